@@ -1,0 +1,138 @@
+//! Where traffic goes: groups of endpoints, how one is chosen, how it is spoken to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{HostName, Name, PemSource, Place};
+
+/// An upstream's index in its snapshot. Means nothing in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamId(pub usize);
+
+/// A group of endpoints that serve the same thing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// Unique in a snapshot; a metric label. State that outlives a change (pools, counters) is kept under it.
+    pub name: Name,
+    /// Who serves it. May be empty: 503.
+    pub endpoints: Vec<Endpoint>,
+    /// How one of them is chosen.
+    pub algorithm: Algorithm,
+    /// TLS to the endpoints; `None` is plain TCP.
+    pub tls: Option<Arc<UpstreamTls>>,
+    /// Which Host header they get.
+    pub host_header: HostHeader,
+    /// Bounds on its connections.
+    pub pool: PoolLimits,
+    /// In place of the snapshot's connect timeout.
+    pub connect_timeout: Option<Duration>,
+    /// In place of the snapshot's response timeout; a rule's own goes before it.
+    pub response_timeout: Option<Duration>,
+    /// Where it was declared.
+    pub place: Place,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub target: Target,
+    /// Its share beside the others' of the upstream, from 1.
+    pub weight: u32,
+}
+
+/// What a dialer is given. Endpoints behind tunnels and cluster ports will be further variants.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// An address.
+    Address(SocketAddr),
+    /// A name, resolved when a connection is needed and again when the answer has grown old.
+    Named(HostName, u16),
+}
+
+impl Target {
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Address(address) => address.port(),
+            Self::Named(_, port) => *port,
+        }
+    }
+
+    /// The host without port: what a certificate must name, unless told otherwise.
+    #[must_use]
+    pub fn host(&self) -> String {
+        match self {
+            Self::Address(address) => address.ip().to_string(),
+            Self::Named(name, _) => name.to_string(),
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Named(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Algorithm {
+    /// In turn, by weight, interleaved smoothly (weights 3 and 1: A A B A).
+    #[default]
+    RoundRobin,
+    /// Of two chosen at random by weight, the one with fewer requests under way.
+    LeastRequests,
+}
+
+/// TLS to the endpoints of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UpstreamTls {
+    /// Whether and against what their certificates are verified.
+    pub verification: Verification,
+    /// The name sent as SNI and looked for in the certificate, in place of the endpoint's own host.
+    pub server_name: Option<HostName>,
+}
+
+/// Against what an upstream's certificate is verified.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Verification {
+    /// The machine's certificate authorities.
+    #[default]
+    System,
+    /// These authorities alone.
+    Authorities(PemSource),
+    /// Nothing: encrypted, but anybody may answer. Only on the user's word.
+    Skip,
+}
+
+/// Which Host header an upstream gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HostHeader {
+    /// The client's.
+    #[default]
+    Preserve,
+    /// The endpoint's host, with its port unless it is the scheme's default (`noHostRewrite` in `NanoProxy` files,
+    /// whose name says the opposite of what it does).
+    Endpoint,
+}
+
+/// Bounds on the connections to one endpoint, for each worker thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Idle connections kept.
+    pub idle_connections: usize,
+    /// How long an idle one is kept. Below what common servers keep theirs, so that we close first.
+    pub idle_timeout: Duration,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self { idle_connections: 256, idle_timeout: Duration::from_secs(30) }
+    }
+}
