@@ -22,8 +22,8 @@ pub enum MatchOrder {
     First,
     /// The longest path, then the first (pod annotations, as nginx's prefix locations).
     LongestPath,
-    /// Exact host before wildcard before any; then an exact path before prefixes; then the longest path; then the
-    /// first (Ingress).
+    /// Exact host before wildcard (the longer name first, `*.` before `**.`) before any; then an exact path before
+    /// prefixes; then the longest path; then the first (Ingress).
     MostSpecific,
 }
 

@@ -1,0 +1,92 @@
+//! Binding: one socket a worker for each address, so that the kernel spreads connections and no lock is shared.
+//!
+//! Must not know what is served.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel holds for us before they are accepted, for each socket.
+const BACKLOG_CONNECTIONS: i32 = 4096;
+
+/// A listening socket could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("listening on {address}")]
+pub struct ListenError {
+    /// The address asked for.
+    pub address: SocketAddr,
+    /// Why not.
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// Binds `count` sockets to one address. They accept at once; the kernel spreads new connections over them.
+///
+/// An address on which another process listens is an error, also where that process would share it: two proxies
+/// that took each other's connections in turn would be worse than one that does not start. `[::]` accepts IPv4 as
+/// well; where the kernel has no IPv6 it becomes `0.0.0.0`. Port 0 takes a free one, the same for all.
+///
+/// # Errors
+/// [`ListenError`] with the kernel's reason.
+pub fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, ListenError> {
+    let failed = |source| ListenError { address, source };
+    match try_bind(address, count) {
+        Err(error) if no_ipv6(&error) && address.ip().is_unspecified() && address.is_ipv6() => {
+            let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+            try_bind(v4, count).map_err(failed)
+        }
+        result => result.map_err(failed),
+    }
+}
+
+fn no_ipv6(error: &std::io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == std::io::ErrorKind::AddrNotAvailable
+}
+
+fn try_bind(address: SocketAddr, count: usize) -> std::io::Result<Vec<TcpListener>> {
+    // Without SO_REUSEPORT the kernel tells whether anybody else is there.
+    let probe = socket(address, false)?;
+    let mut address = address;
+    address.set_port(local(&probe)?.port());
+    drop(probe);
+    let bind_one = |_| socket(address, true).map(TcpListener::from);
+    (0..count.max(1)).map(bind_one).collect()
+}
+
+fn local(socket: &Socket) -> std::io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| std::io::Error::other("not an IP socket"))
+}
+
+fn socket(address: SocketAddr, shared: bool) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // Accepted sockets inherit it: no system call for each connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG_CONNECTIONS)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_shares_its_port_and_nobody_else_gets_in() {
+        let group = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let address = group[0].local_addr().unwrap();
+        assert!(group.iter().all(|l| l.local_addr().unwrap() == address));
+        let again = bind(address, 1).unwrap_err();
+        assert_eq!(again.source.kind(), std::io::ErrorKind::AddrInUse);
+        assert!(again.to_string().contains(&address.to_string()));
+    }
+}

@@ -1,0 +1,122 @@
+//! A deadline that moves with every request and costs next to nothing to move.
+//!
+//! The runtime's timer is armed seldom: while the armed moment lies before the deadline it is left alone, and when
+//! it comes it is armed again for what is left. So setting a deadline is a store. Must not know what is waited for.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+/// One waiting task's deadline.
+#[derive(Debug)]
+pub struct Timer(RefCell<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    deadline: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Default for Timer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Timer {
+    /// A timer without deadline.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(RefCell::new(Inner { deadline: None, sleep: None }))
+    }
+
+    /// Sets the deadline to that long from now.
+    pub fn set(&self, after: Duration) {
+        self.0.borrow_mut().deadline = Some(Instant::now() + after);
+    }
+
+    /// Takes the deadline away: the timer never fires.
+    pub fn clear(&self) {
+        self.0.borrow_mut().deadline = None;
+    }
+
+    /// Ready when the deadline has passed. The task is woken then, if it still waits.
+    pub fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.0.borrow_mut();
+        let Some(deadline) = inner.deadline else { return Poll::Pending };
+        loop {
+            let sleep = inner.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            if sleep.deadline() > deadline {
+                sleep.as_mut().reset(deadline);
+            }
+            std::task::ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+    }
+
+    /// Runs a future until it is ready or the deadline passes, whichever is first; the future goes first where both
+    /// are. Dropped, it drops the future and keeps the deadline.
+    ///
+    /// # Errors
+    /// [`Expired`] when the deadline has passed.
+    pub async fn guard<F: Future>(&self, future: F) -> Result<F::Output, Expired> {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            self.poll_expired(cx).map(|()| Err(Expired))
+        })
+        .await
+    }
+}
+
+/// The deadline has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the deadline has passed")]
+pub struct Expired;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_moved_forward_fires_at_its_new_moment() {
+        let timer = Timer::new();
+        let start = Instant::now();
+        timer.set(Duration::from_secs(1));
+        // Arms the runtime's timer for one second.
+        let early = tokio::time::timeout(Duration::from_millis(10), timer.guard(std::future::pending::<()>()));
+        assert!(early.await.is_err());
+        timer.set(Duration::from_secs(5));
+        assert_eq!(timer.guard(std::future::pending::<()>()).await, Err(Expired));
+        assert_eq!(start.elapsed().as_millis() / 10, 501);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_moved_back_fires_early() {
+        let timer = Timer::new();
+        timer.set(Duration::from_secs(60));
+        let _ = tokio::time::timeout(Duration::ZERO, timer.guard(std::future::pending::<()>())).await;
+        let start = Instant::now();
+        timer.set(Duration::from_secs(2));
+        assert_eq!(timer.guard(std::future::pending::<()>()).await, Err(Expired));
+        assert_eq!(start.elapsed().as_secs(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cleared_deadline_never_fires() {
+        let timer = Timer::new();
+        timer.set(Duration::from_secs(1));
+        timer.clear();
+        let wait = tokio::time::timeout(Duration::from_secs(9), timer.guard(std::future::pending::<()>()));
+        assert!(wait.await.is_err());
+    }
+}
