@@ -1,0 +1,211 @@
+//! From the tree to the model: one small function for each section, none of which stops at the first mistake.
+//!
+//! Knows what keys mean and how they belong together; does not know flags or the environment (see
+//! [`crate::overrides`]) and opens no file. Start at [`file`].
+
+mod listeners;
+mod rules;
+mod settings;
+mod upstreams;
+
+use std::net::SocketAddr;
+
+use model::{Diagnostic, Place, Snapshot};
+
+use crate::AdminAddress;
+use crate::context::Context;
+use crate::keys;
+use crate::report::KeyPath;
+use crate::tree::Node;
+use crate::value::Value;
+
+pub(crate) use listeners::certificate_in_directory;
+
+/// What a file says, before flags and environment have their word.
+pub(crate) struct Decoded {
+    pub(crate) snapshot: Snapshot,
+    /// The admin port's address and where it is given, if it is.
+    pub(crate) admin: Option<(AdminAddress, Place)>,
+    pub(crate) echo: Option<(SocketAddr, Place)>,
+    pub(crate) workers: Option<usize>,
+}
+
+/// Decodes a whole file. What it returns may be served only if the report has no errors.
+pub(crate) fn file(cx: &mut Context<'_>, root: Option<&Node<'_>>) -> Option<Decoded> {
+    let Some(root) = root.filter(|node| !node.is_null()) else {
+        let place = cx.report.whole();
+        let problem = "the file is empty";
+        let expected = "at least `upstreams` and `rules`; `rules: []` if nothing is to be served";
+        cx.report.push(Diagnostic::error(place, "", problem).expected(expected));
+        return None;
+    };
+    let value = Value { node: root, path: KeyPath::Root };
+    let top = value.map(cx, &keys::TOP)?;
+    let (upstreams, known_upstreams) = upstreams::decode(cx, top);
+    let (mut listeners, known_listeners) = listeners::decode(cx, top);
+    let rules = rules::decode(cx, top, &known_upstreams, &known_listeners);
+    rules::distribute(cx, rules, &mut listeners);
+    let snapshot = Snapshot {
+        listeners,
+        upstreams,
+        limits: settings::limits(cx, top),
+        timeouts: settings::timeouts(cx, top),
+        manners: settings::manners(cx, top),
+        shutdown: settings::shutdown(cx, top),
+    };
+    Some(Decoded {
+        snapshot,
+        admin: settings::admin(cx, top),
+        echo: settings::echo(cx, top),
+        workers: settings::workers(cx, top),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use model::{Action, HostPattern, ListenerProtocol, PathMatch, Verification};
+
+    use crate::keys::{Kind, SECTIONS};
+    use crate::value::asked;
+    use crate::{AdminAddress, Config, Overrides, parse};
+
+    /// What the examples of rules refer to.
+    const SHOP: &str =
+        "upstreams:\n  - {name: shop, host: a.internal}\n  - {name: shop-next, host: b.internal}\n";
+
+    fn config(text: &str, overrides: &Overrides) -> Config {
+        let (config, diagnostics) = parse(text, "f", Path::new("/etc/x"), overrides);
+        assert_eq!(diagnostics.to_string(), "");
+        config.unwrap()
+    }
+
+    fn errors(text: &str, overrides: &Overrides) -> String {
+        let (config, diagnostics) = parse(text, "f", Path::new("/etc/x"), overrides);
+        assert!(config.is_none(), "{diagnostics}");
+        diagnostics.to_string()
+    }
+
+    /// Every example of the reference is right, and together they make the decoder ask for exactly the keys
+    /// that the tables declare.
+    #[test]
+    fn the_decoder_and_the_tables_agree() {
+        let mut declared = BTreeSet::new();
+        for section in SECTIONS {
+            for key in section.keys {
+                declared.insert(format!("{}.{}", section.path, key.name));
+                let mut text = key.example.to_owned();
+                if text.contains("upstream: shop")
+                    && !text.contains("\nupstreams:")
+                    && !text.starts_with("upstreams:")
+                {
+                    text.push_str(SHOP);
+                }
+                let (config, diagnostics) = parse(&text, "f", Path::new(""), &Overrides::default());
+                let whole = format!("{}.{}", section.path, key.name);
+                assert!(
+                    config.is_some() && diagnostics.0.is_empty(),
+                    "{whole}: {diagnostics}\n{text}"
+                );
+            }
+        }
+        assert_eq!(asked::all(), declared);
+    }
+
+    /// Every key takes `null` for absent and says what it expects where it is given something impossible.
+    #[test]
+    fn every_key_rejects_what_is_not_for_it() {
+        for section in SECTIONS {
+            for key in section.keys {
+                if matches!(key.kind, Kind::LenientChoice(_)) {
+                    continue;
+                }
+                let wrong =
+                    if matches!(key.kind, Kind::List(_) | Kind::Object(_)) { "7" } else { "[{}]" };
+                let mut text = format!("{}: {wrong}", key.name);
+                for step in section.path.rsplit('.').filter(|step| !step.is_empty()) {
+                    text = match step.strip_suffix("[]") {
+                        Some(name) => format!("{name}: [{{{text}}}]"),
+                        None => format!("{step}: {{{text}}}"),
+                    };
+                }
+                let errors = errors(&text, &Overrides::default());
+                let path = format!("{}.{}", section.path.replace("[]", "[0]"), key.name);
+                let path = path.trim_start_matches('.');
+                let line = errors.lines().find(|line| line.contains(&format!("error: {path}: ")));
+                let line = line.unwrap_or_else(|| panic!("{text}\n{errors}"));
+                assert!(line.contains("expected "), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_default_listener_and_the_shared_rules() {
+        let text = "rules: [{upstream: u, path: /}]\nupstreams: [{name: u, host: 1.2.3.4}]";
+        let config = config(text, &Overrides::default());
+        let listener = &config.snapshot.listeners[0];
+        assert_eq!(
+            (&*listener.name, listener.address.to_string().as_str()),
+            ("default", "[::]:8080")
+        );
+        let rule = &listener.scopes[0].rules.rules[0];
+        assert_eq!(&*rule.name, "rules[0]");
+        assert_eq!(rule.path, PathMatch::Prefix("/".into()));
+        assert_eq!(rule.hosts, HostPattern::Any);
+        assert!(matches!(&rule.action, Action::Forward(to) if to.len() == 1));
+        assert_eq!(config.admin, AdminAddress::default());
+    }
+
+    #[test]
+    fn flags_and_environment_win() {
+        let text =
+            "upstreams: [{name: u, host: h, scheme: https, connectTimeout: 1s}]\nworkers: 3\n";
+        let overrides = Overrides {
+            port: Some(9000),
+            timeout: Some(std::time::Duration::from_secs(7)),
+            cert_path: Some("/certs".into()),
+            tls_skip_verify: true,
+            debug: true,
+            admin: Some(AdminAddress::Off),
+            workers: Some(2),
+        };
+        let config = config(text, &overrides);
+        let snapshot = &config.snapshot;
+        assert_eq!(snapshot.listeners[0].address.to_string(), "[::]:9000");
+        assert!(matches!(snapshot.listeners[0].protocol, ListenerProtocol::Https(_)));
+        assert_eq!(config.files, [Path::new("/certs/cert.pem"), Path::new("/certs/key.pem")]);
+        assert_eq!(snapshot.timeouts.response.as_secs(), 7);
+        assert_eq!(snapshot.timeouts.stream_idle.as_secs(), 300);
+        assert_eq!(snapshot.upstreams[0].connect_timeout.map(|d| d.as_secs()), Some(1));
+        assert_eq!(snapshot.upstreams[0].tls.as_ref().unwrap().verification, Verification::Skip);
+        assert!(snapshot.manners.config_path);
+        assert_eq!((config.admin, config.workers), (AdminAddress::Off, Some(2)));
+    }
+
+    #[test]
+    fn a_flag_for_one_of_several_listeners_is_refused() {
+        let text = "listeners: [{name: a, address: 1}, {name: b, address: 2}]";
+        let overrides =
+            Overrides { port: Some(9000), cert_path: Some("/c".into()), ..Overrides::default() };
+        let errors = errors(text, &overrides);
+        assert!(
+            errors.contains("CERT_PATH: error: listeners:")
+                && errors.contains("PORT: error: listeners:")
+        );
+    }
+
+    #[test]
+    fn rules_for_some_listeners_make_sets_that_the_others_share() {
+        let text = "\
+listeners: [{name: a, address: 1}, {name: b, address: 2}, {name: c, address: 3}]
+upstreams: [{name: u, host: h}]
+rules: [{upstream: u}, {upstream: u, listeners: [b, b]}, {upstream: u, listeners: []}]
+";
+        let config = config(text, &Overrides::default());
+        let sets: Vec<_> = config.snapshot.listeners.iter().map(|l| &l.scopes[0].rules).collect();
+        assert_eq!([sets[0].rules.len(), sets[1].rules.len(), sets[2].rules.len()], [1, 2, 1]);
+        assert!(std::sync::Arc::ptr_eq(sets[0], sets[2]));
+    }
+}

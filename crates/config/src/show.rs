@@ -1,0 +1,429 @@
+//! A running snapshot as text: in `NanoProxy`'s shape for its config path, and whole as JSON for the admin
+//! port.
+//!
+//! Secrets are never in it: PEM text that came from an object is `<inline>`, and files are only named.
+
+use std::fmt::Write as _;
+
+use model::{
+    AccessLog, Action, Algorithm, Certificate, Endpoint, HostHeader, HostPattern, Listener,
+    ListenerProtocol, MatchOrder, PathMatch, PathRewrite, PemSource, Rule, RuleSet, Snapshot,
+    TlsVersion, Upstream, UpstreamTls, Verification,
+};
+use serde_json::{Map, Value, json};
+
+use crate::scalar::duration_text;
+
+/// Upstreams and rules as YAML, as `NanoProxy` dumps them: upstreams first, indented by 4, all of its keys,
+/// the default port filled in, the default scheme and match mode not. What `NanoProxy` cannot say (several
+/// endpoints, several upstreams, segments) is said with our keys. A rule that is in several listeners' sets
+/// is shown once.
+#[must_use]
+pub fn nanoproxy_yaml(snapshot: &Snapshot) -> String {
+    let mut out = String::new();
+    out.push_str(if snapshot.upstreams.is_empty() { "upstreams: []\n" } else { "upstreams:\n" });
+    for upstream in &snapshot.upstreams {
+        write_upstream(&mut out, upstream);
+    }
+    let rules = all_rules(snapshot);
+    out.push_str(if rules.is_empty() { "rules: []\n" } else { "rules:\n" });
+    for rule in rules {
+        write_rule(&mut out, snapshot, rule);
+    }
+    out
+}
+
+/// The rules of all listeners, each once, in the order of the file.
+fn all_rules(snapshot: &Snapshot) -> Vec<&Rule> {
+    let sets = rule_sets(snapshot);
+    let mut rules: Vec<&Rule> = sets.iter().flat_map(|set| &set.rules).collect();
+    if sets.len() > 1 {
+        rules.sort_by(|a, b| a.place.cmp(&b.place));
+        rules.dedup_by(|a, b| a.place == b.place && a.name == b.name);
+    }
+    rules
+}
+
+/// Every set of rules once: listeners share them.
+fn rule_sets(snapshot: &Snapshot) -> Vec<&RuleSet> {
+    let mut sets: Vec<&RuleSet> = Vec::new();
+    for scope in snapshot.listeners.iter().flat_map(|listener| &listener.scopes) {
+        let set: &RuleSet = &scope.rules;
+        if !sets.iter().any(|known| std::ptr::eq(*known, set)) {
+            sets.push(set);
+        }
+    }
+    sets
+}
+
+fn write_upstream(out: &mut String, upstream: &Upstream) {
+    let _ = writeln!(out, "    - name: {}", yaml(&upstream.name));
+    match upstream.endpoints.as_slice() {
+        [Endpoint { target, .. }] => {
+            let _ = writeln!(out, "      host: {}", yaml(&target.host()));
+            let _ = writeln!(out, "      port: {}", target.port());
+        }
+        endpoints => {
+            out.push_str(if endpoints.is_empty() {
+                "      endpoints: []\n"
+            } else {
+                "      endpoints:\n"
+            });
+            for Endpoint { target, weight } in endpoints {
+                let _ = writeln!(out, "        - host: {}", yaml(&target.host()));
+                let _ = writeln!(out, "          port: {}", target.port());
+                let _ = writeln!(out, "          weight: {weight}");
+            }
+        }
+    }
+    let scheme = if upstream.tls.is_some() { "https" } else { "" };
+    let no_host_rewrite = upstream.host_header == HostHeader::Endpoint;
+    let _ = writeln!(out, "      scheme: {}", yaml(scheme));
+    let _ = writeln!(out, "      noHostRewrite: {no_host_rewrite}");
+}
+
+fn write_rule(out: &mut String, snapshot: &Snapshot, rule: &Rule) {
+    let name = |reference: &model::UpstreamRef| {
+        snapshot.upstream(reference.upstream).map(|u| u.name.to_string()).unwrap_or_default()
+    };
+    match &rule.action {
+        Action::Unavailable { upstream } => {
+            let _ = writeln!(out, "    - upstream: {}", yaml(upstream));
+        }
+        Action::Forward(references) => match references.as_slice() {
+            [single] => {
+                let _ = writeln!(out, "    - upstream: {}", yaml(&name(single)));
+            }
+            several => {
+                out.push_str("    - upstreams:\n");
+                for reference in several {
+                    let _ = writeln!(out, "        - upstream: {}", yaml(&name(reference)));
+                    let _ = writeln!(out, "          weight: {}", reference.weight);
+                }
+            }
+        },
+    }
+    let host = match &rule.hosts {
+        HostPattern::Any => String::new(),
+        pattern => pattern.to_string(),
+    };
+    let (path, mode) = path_and_mode(&rule.path);
+    let _ = writeln!(out, "      path: {}", yaml(path));
+    let _ = writeln!(out, "      host: {}", yaml(&host));
+    let _ = writeln!(out, "      matchMode: {}", yaml(written_mode(mode)));
+    let _ = writeln!(out, "      stripPath: {}", rule.rewrite == PathRewrite::StripMatch);
+}
+
+/// The default is not filled in.
+fn written_mode(mode: &'static str) -> &'static str {
+    if matches!(mode, "any" | "prefix") { "" } else { mode }
+}
+
+fn path_and_mode(path: &PathMatch) -> (&str, &'static str) {
+    match path {
+        PathMatch::Any => ("", "any"),
+        PathMatch::Exact(path) => (path, "exact"),
+        PathMatch::Prefix(path) => (path, "prefix"),
+        PathMatch::Segments(path) => (path, "segments"),
+        PathMatch::Never => ("", "never"),
+    }
+}
+
+/// A text as a YAML scalar: bare where nothing could take it for something else, in double quotes otherwise.
+fn yaml(text: &str) -> String {
+    let bare_char =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | '[' | ']');
+    let bare_start = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
+    let is_ipv4 = text.parse::<std::net::Ipv4Addr>().is_ok();
+    let is_word = matches!(
+        text.to_ascii_lowercase().as_str(),
+        "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n"
+    );
+    if is_ipv4 || (bare_start && !is_word && text.chars().all(bare_char)) {
+        return text.into();
+    }
+    // JSON's strings are YAML's double-quoted ones.
+    Value::from(text).to_string()
+}
+
+/// The whole of a snapshot as JSON. Listeners name their rule sets by index, because they share them;
+/// durations are texts as in the file.
+#[must_use]
+pub fn snapshot_json(snapshot: &Snapshot) -> Value {
+    let sets = rule_sets(snapshot);
+    let (limits, timeouts) = (snapshot.limits, snapshot.timeouts);
+    let listeners: Vec<Value> =
+        snapshot.listeners.iter().map(|l| listener_json(l, &sets)).collect();
+    let rule_sets: Vec<Value> = sets
+        .iter()
+        .map(|set| {
+            let rules: Vec<Value> =
+                set.rules.iter().map(|rule| rule_json(snapshot, rule)).collect();
+            json!({ "order": order(set.order), "rules": rules })
+        })
+        .collect();
+    json!({
+        "listeners": listeners,
+        "ruleSets": rule_sets,
+        "upstreams": snapshot.upstreams.iter().map(upstream_json).collect::<Vec<_>>(),
+        "limits": {
+            "headBytes": limits.head_bytes,
+            "headFields": limits.head_fields,
+            "connections": limits.connections,
+            "h2Streams": limits.h2_streams,
+            "requestsPerConnection": limits.requests_per_connection,
+            "retries": limits.retries,
+        },
+        "timeouts": {
+            "head": duration_text(timeouts.head),
+            "idle": duration_text(timeouts.idle),
+            "connect": duration_text(timeouts.connect),
+            "response": duration_text(timeouts.response),
+            "streamIdle": duration_text(timeouts.stream_idle),
+        },
+        "manners": manners_json(snapshot),
+        "shutdown": {
+            "grace": duration_text(snapshot.shutdown.grace),
+            "drain": duration_text(snapshot.shutdown.drain),
+        },
+    })
+}
+
+fn order(order: MatchOrder) -> &'static str {
+    match order {
+        MatchOrder::First => "first",
+        MatchOrder::LongestPath => "longestPath",
+        MatchOrder::MostSpecific => "mostSpecific",
+    }
+}
+
+fn manners_json(snapshot: &Snapshot) -> Value {
+    let manners = &snapshot.manners;
+    json!({
+        "healthPath": manners.health_path,
+        "configPath": manners.config_path,
+        "proxyHeaders": manners.proxy_headers,
+        "redirectUncleanPaths": manners.redirect_unclean_paths,
+        "accessLog": match &manners.access_log {
+            None => Value::Null,
+            Some(AccessLog::Stdout) => json!("stdout"),
+            Some(AccessLog::File(path)) => json!(path.display().to_string()),
+        },
+    })
+}
+
+fn pem_json(pem: &PemSource) -> Value {
+    match pem {
+        PemSource::File(path) => json!(path.display().to_string()),
+        PemSource::Inline(_) => json!("<inline>"),
+    }
+}
+
+fn listener_json(listener: &Listener, sets: &[&RuleSet]) -> Value {
+    let scopes: Vec<Value> = listener
+        .scopes
+        .iter()
+        .map(|scope| {
+            let set = sets.iter().position(|set| std::ptr::eq(*set, &raw const *scope.rules));
+            json!({ "hosts": scope.hosts.to_string(), "ruleSet": set })
+        })
+        .collect();
+    let mut json = json!({
+        "name": &*listener.name,
+        "address": listener.address.to_string(),
+        "protocol": listener.protocol.scheme(),
+        "scopes": scopes,
+        "trustedHops": listener.trusted_hops.0.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "place": listener.place.to_string(),
+    });
+    if let ListenerProtocol::Https(tls) = &listener.protocol {
+        let certificate =
+            |c: &Certificate| json!({ "certificate": pem_json(&c.chain), "key": pem_json(&c.key) });
+        json["tls"] = json!({
+            "certificates": tls.certificates.iter().map(certificate).collect::<Vec<_>>(),
+            "minVersion": match tls.min_version {
+                TlsVersion::V1_2 => "1.2",
+                TlsVersion::V1_3 => "1.3",
+            },
+        });
+    }
+    json
+}
+
+fn upstream_json(upstream: &Upstream) -> Value {
+    let endpoint = |e: &Endpoint| json!({ "address": e.target.to_string(), "weight": e.weight });
+    let mut json = json!({
+        "name": &*upstream.name,
+        "endpoints": upstream.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "balance": match upstream.algorithm {
+            Algorithm::RoundRobin => "roundRobin",
+            Algorithm::LeastRequests => "leastRequests",
+        },
+        "scheme": if upstream.tls.is_some() { "https" } else { "http" },
+        "hostHeader": match upstream.host_header {
+            HostHeader::Preserve => "preserve",
+            HostHeader::Endpoint => "endpoint",
+        },
+        "idleConnections": upstream.pool.idle_connections,
+        "idleTimeout": duration_text(upstream.pool.idle_timeout),
+        "place": upstream.place.to_string(),
+    });
+    if let Some(tls) = &upstream.tls {
+        json["tls"] = upstream_tls_json(tls);
+    }
+    for (key, timeout) in [
+        ("connectTimeout", upstream.connect_timeout),
+        ("responseTimeout", upstream.response_timeout),
+    ] {
+        if let Some(timeout) = timeout {
+            json[key] = json!(duration_text(timeout));
+        }
+    }
+    json
+}
+
+fn upstream_tls_json(tls: &UpstreamTls) -> Value {
+    let mut json = match &tls.verification {
+        Verification::System => json!({ "verify": "system" }),
+        Verification::Authorities(pem) => {
+            json!({ "verify": "authorities", "authorities": pem_json(pem) })
+        }
+        Verification::Skip => json!({ "verify": "skip" }),
+    };
+    if let Some(name) = &tls.server_name {
+        json["serverName"] = json!(name.as_str());
+    }
+    json
+}
+
+fn rule_json(snapshot: &Snapshot, rule: &Rule) -> Value {
+    let (path, mode) = path_and_mode(&rule.path);
+    let mut json = Map::new();
+    json.insert("name".into(), json!(&*rule.name));
+    json.insert("host".into(), json!(rule.hosts.to_string()));
+    json.insert("matchMode".into(), json!(mode));
+    if !path.is_empty() {
+        json.insert("path".into(), json!(path));
+    }
+    json.insert("stripPath".into(), json!(rule.rewrite == PathRewrite::StripMatch));
+    match &rule.action {
+        Action::Forward(references) => {
+            let shares = references.iter().map(|r| {
+                let upstream = snapshot.upstream(r.upstream).map(|u| &*u.name);
+                json!({ "upstream": upstream, "weight": r.weight })
+            });
+            json.insert("upstreams".into(), shares.collect());
+        }
+        Action::Unavailable { upstream } => {
+            json.insert("unavailable".into(), json!(&**upstream));
+        }
+    }
+    if let Some(timeout) = rule.response_timeout {
+        json.insert("responseTimeout".into(), json!(duration_text(timeout)));
+    }
+    json.insert("place".into(), json!(rule.place.to_string()));
+    Value::Object(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{Overrides, parse};
+
+    const FILE: &str = "\
+upstreams:
+  - name: a
+    host: 127.0.0.1
+  - name: \"no\"
+    host: secure.test
+    scheme: https
+    noHostRewrite: true
+  - name: many
+    endpoints:
+      - address: 10.0.0.1:3000
+        weight: 3
+      - address: \"[::1]:3000\"
+rules:
+  - upstream: a
+    path: /api
+    stripPath: true
+  - upstream: gone
+    host: \"*.x.test\"
+    path: /b c
+    matchMode: exact
+  - upstreams:
+      - upstream: a
+        weight: 2
+      - upstream: many
+    path: /seg
+    matchMode: segments
+";
+
+    fn snapshot(text: &str) -> Snapshot {
+        let (config, diagnostics) = parse(text, "f", Path::new(""), &Overrides::default());
+        config.unwrap_or_else(|| panic!("{diagnostics}")).snapshot
+    }
+
+    #[test]
+    fn the_dump_has_nanoproxys_shape_and_reads_back() {
+        let dump = nanoproxy_yaml(&snapshot(FILE));
+        let begin = "\
+upstreams:
+    - name: a
+      host: 127.0.0.1
+      port: 80
+      scheme: \"\"
+      noHostRewrite: false
+    - name: \"no\"
+      host: secure.test
+      port: 443
+      scheme: https
+      noHostRewrite: true
+    - name: many
+      endpoints:
+";
+        assert!(dump.starts_with(begin), "{dump}");
+        let rules = "\
+rules:
+    - upstream: a
+      path: /api
+      host: \"\"
+      matchMode: \"\"
+      stripPath: true
+    - upstream: gone
+      path: \"/b c\"
+      host: \"*.x.test\"
+      matchMode: exact
+      stripPath: false
+";
+        assert!(dump.contains(rules), "{dump}");
+        assert_eq!(nanoproxy_yaml(&snapshot(&dump)), dump);
+        assert_eq!(nanoproxy_yaml(&Snapshot::default()), "upstreams: []\nrules: []\n");
+    }
+
+    #[test]
+    fn a_rule_of_several_listeners_is_dumped_once() {
+        let text = "\
+listeners: [{name: a, address: 1}, {name: b, address: 2}]
+upstreams: [{name: u, host: h}]
+rules:
+  - {upstream: u, path: /1}
+  - {upstream: u, path: /2, listeners: [b]}
+  - {upstream: u, path: /3}
+";
+        let dump = nanoproxy_yaml(&snapshot(text));
+        let paths: Vec<&str> =
+            dump.lines().filter(|l| l.contains("path: ")).map(str::trim).collect();
+        assert_eq!(paths, ["path: /1", "path: /2", "path: /3"]);
+        let json = snapshot_json(&snapshot(text));
+        assert_eq!(json["ruleSets"].as_array().map(Vec::len), Some(2));
+        assert_eq!(json["listeners"][1]["scopes"][0]["ruleSet"], 1);
+    }
+
+    #[test]
+    fn inline_pem_is_not_shown() {
+        assert_eq!(pem_json(&PemSource::Inline(b"secret".as_slice().into())), "<inline>");
+    }
+}
