@@ -1,0 +1,258 @@
+//! The handshake with a client, and the ways in which it fails.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use rustls::{AlertDescription, Error, PeerIncompatible, ProtocolVersion, ServerConnection};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::stream::{FirstBytes, SEND_BUFFER_BYTES_MAX, ServerStream, Session};
+use crate::termination::Termination;
+
+/// Why a client got no connection; a metric label by [`Self::as_str`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AcceptErrorKind {
+    /// The client spoke HTTP without TLS. Nothing was answered yet: [`Refused::io`] takes a plain answer.
+    PlainHttp,
+    /// The client's first bytes are neither TLS nor HTTP.
+    NotTls,
+    /// The client's hello, or a later message of its handshake, breaks the protocol.
+    BadClientHello,
+    /// No common TLS version: the client is too old, or wants less than the listener's lowest.
+    NoSharedVersion,
+    /// No common cipher suite, key exchange or signature scheme.
+    NoSharedCipher,
+    /// The client's ALPN names are all foreign.
+    NoSharedProtocol,
+    /// The client does not accept our certificate.
+    CertificateRefused,
+    /// The client ended the handshake with another alert.
+    Alert,
+    /// The client closed the connection before the handshake was complete.
+    Eof,
+    /// The connection failed.
+    Io,
+    /// Anything else, as the cryptography failing.
+    Internal,
+}
+
+impl AcceptErrorKind {
+    /// Every kind, for metrics that begin at 0.
+    pub const ALL: [Self; 11] = [
+        Self::PlainHttp,
+        Self::NotTls,
+        Self::BadClientHello,
+        Self::NoSharedVersion,
+        Self::NoSharedCipher,
+        Self::NoSharedProtocol,
+        Self::CertificateRefused,
+        Self::Alert,
+        Self::Eof,
+        Self::Io,
+        Self::Internal,
+    ];
+
+    /// As a metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PlainHttp => "plain_http",
+            Self::NotTls => "not_tls",
+            Self::BadClientHello => "bad_client_hello",
+            Self::NoSharedVersion => "no_shared_version",
+            Self::NoSharedCipher => "no_shared_cipher",
+            Self::NoSharedProtocol => "no_shared_protocol",
+            Self::CertificateRefused => "certificate_refused",
+            Self::Alert => "alert",
+            Self::Eof => "eof",
+            Self::Io => "io",
+            Self::Internal => "internal",
+        }
+    }
+
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::PlainHttp => "the client spoke plain HTTP on a TLS port",
+            Self::NotTls => "the client's first bytes are not TLS",
+            Self::BadClientHello => "the client's handshake breaks the protocol",
+            Self::NoSharedVersion => "the client has no TLS version that is allowed here",
+            Self::NoSharedCipher => "the client has no cipher suite in common with us",
+            Self::NoSharedProtocol => "the client's ALPN names neither h2 nor http/1.1",
+            Self::CertificateRefused => "the client does not accept our certificate",
+            Self::Alert => "the client ended the handshake with an alert",
+            Self::Eof => "the client closed the connection during the handshake",
+            Self::Io => "the connection failed during the handshake",
+            Self::Internal => "the handshake failed on our side",
+        }
+    }
+}
+
+/// A handshake that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", kind.sentence())]
+pub struct AcceptError {
+    kind: AcceptErrorKind,
+    #[source]
+    source: Option<io::Error>,
+}
+
+impl AcceptError {
+    /// What went wrong.
+    #[must_use]
+    pub fn kind(&self) -> AcceptErrorKind {
+        self.kind
+    }
+
+    /// The kind as a metric label.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        self.kind.as_str()
+    }
+}
+
+impl From<io::Error> for AcceptError {
+    fn from(error: io::Error) -> Self {
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        let kind = match tls {
+            Some(tls) => kind_of(tls),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => AcceptErrorKind::Eof,
+            None => AcceptErrorKind::Io,
+        };
+        Self { kind, source: Some(error) }
+    }
+}
+
+fn kind_of(error: &Error) -> AcceptErrorKind {
+    use PeerIncompatible as Peer;
+    match error {
+        Error::PeerIncompatible(
+            Peer::Tls12NotOffered
+            | Peer::Tls12NotOfferedOrEnabled
+            | Peer::SupportedVersionsExtensionRequired
+            | Peer::ServerDoesNotSupportTls12Or13
+            | Peer::ServerTlsVersionIsDisabledByOurConfig
+            // Older clients have none, and rustls looks for it before the version.
+            | Peer::SignatureAlgorithmsExtensionRequired,
+        ) => AcceptErrorKind::NoSharedVersion,
+        Error::PeerIncompatible(_) => AcceptErrorKind::NoSharedCipher,
+        Error::NoApplicationProtocol => AcceptErrorKind::NoSharedProtocol,
+        Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA,
+        ) => AcceptErrorKind::CertificateRefused,
+        Error::AlertReceived(_) => AcceptErrorKind::Alert,
+        Error::InvalidMessage(_)
+        | Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::PeerMisbehaved(_)
+        | Error::PeerSentOversizedRecord
+        | Error::DecryptError => AcceptErrorKind::BadClientHello,
+        _ => AcceptErrorKind::Internal,
+    }
+}
+
+/// A handshake that failed, and the stream it failed on.
+#[derive(Debug)]
+pub struct Refused<S> {
+    /// Why.
+    pub error: AcceptError,
+    /// The stream. With [`AcceptErrorKind::PlainHttp`] nothing was written to it, and the first bytes of the
+    /// request, at most 4 KiB, have been read from it; otherwise it is only good for closing.
+    pub io: S,
+}
+
+/// Whether a connection's first bytes, one or more, can be the beginning of plain HTTP: a method is in capital
+/// letters (so is HTTP/2's preface), while a TLS record begins with a byte from 0x14 to 0x18.
+#[must_use]
+pub fn looks_like_http(first: &[u8]) -> bool {
+    const METHOD_BYTES_MAX: usize = 16;
+    let mut method = first.iter().take(METHOD_BYTES_MAX).take_while(|b| **b != b' ').peekable();
+    method.peek().is_some() && method.all(|b| b.is_ascii_uppercase() || *b == b'-')
+}
+
+impl Termination {
+    /// The handshake. The deadline is the caller's: dropping the future drops the stream, and with it the
+    /// connection. A client that speaks plain HTTP is told from one that speaks TLS before anything is sent.
+    ///
+    /// The session ticket of TLS 1.3 goes out together with the first bytes that are written.
+    ///
+    /// # Errors
+    /// [`Refused`] with the reason and the stream; an alert has been sent where the protocol has one.
+    pub async fn accept<S>(&self, io: S) -> Result<ServerStream<S>, Refused<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut tls = match ServerConnection::new(self.config.clone()) {
+            Ok(tls) => tls,
+            Err(error) => return Err(Refused { error: io::Error::other(error).into(), io }),
+        };
+        tls.set_buffer_limit(Some(SEND_BUFFER_BYTES_MAX));
+        let mut session = Session::new(io, tls);
+        let done: Result<(), AcceptError> = async {
+            poll_fn(|cx| poll_first_bytes(&mut session, cx)).await?;
+            poll_fn(|cx| session.poll_handshake(cx)).await?;
+            // TLS 1.3 leaves only tickets to be sent. They wait for the first data, which spares a call into the
+            // kernel for each connection. TLS 1.2 leaves our Finished, which the client waits for.
+            if session.tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+                poll_fn(|cx| session.poll_flush(cx)).await?;
+            }
+            Ok(())
+        }
+        .await;
+        match done {
+            Ok(()) => Ok(ServerStream { session }),
+            Err(error) => Err(Refused { error, io: session.io }),
+        }
+    }
+}
+
+/// Takes in the first bytes, and processes them if they are TLS.
+fn poll_first_bytes<S: AsyncRead + AsyncWrite + Unpin>(
+    session: &mut Session<S, ServerConnection>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), AcceptError>> {
+    /// Of a TLS record: change_cipher_spec to heartbeat (RFC 8446 section 5.1).
+    const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
+    let mut first = FirstBytes::default();
+    let failed = |kind| Poll::Ready(Err(AcceptError { kind, source: None }));
+    match ready!(session.poll_take(cx, &mut first)) {
+        Ok(0) => return failed(AcceptErrorKind::Eof),
+        Ok(_) => {}
+        Err(error) => return Poll::Ready(Err(error.into())),
+    }
+    if looks_like_http(first.as_slice()) {
+        return failed(AcceptErrorKind::PlainHttp);
+    }
+    if !first.as_slice().first().is_some_and(|byte| CONTENT_TYPES.contains(byte)) {
+        return failed(AcceptErrorKind::NotTls);
+    }
+    Poll::Ready(session.process(cx).map_err(AcceptError::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_is_told_from_tls_by_its_first_bytes() {
+        for http in ["G", "GET / HTTP/1.1\r\n", "PRI * HTTP/2.0", "POST", "M-SEARCH * HTTP/1.1"] {
+            assert!(looks_like_http(http.as_bytes()), "{http}");
+        }
+        let hello = [0x16, 0x03, 0x01, 0x02, 0x00];
+        for other in [&hello[..], b"", b" GET", b"get / HTTP/1.1", b"\r\n", &[0x80, 0x2e]] {
+            assert!(!looks_like_http(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn labels_are_distinct() {
+        let labels: std::collections::HashSet<_> =
+            AcceptErrorKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(labels.len(), AcceptErrorKind::ALL.len());
+    }
+}

@@ -1,0 +1,59 @@
+//! The one set of cryptography (aws-lc-rs) and the things that live as long as the process: ticket keys and the
+//! machine's certificate authorities.
+//!
+//! Nothing is installed as a process default: every configuration names its provider.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::ProducesTickets;
+use rustls::version::{TLS12, TLS13};
+
+/// Algorithms in rustls' order: AES-GCM first, and the hybrid post-quantum key exchange where a client offers it.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())).clone()
+}
+
+/// The keys that seal session tickets: random, changed every six hours, kept for one more period. One set for the
+/// process, so that a session resumes on any worker thread, on any listener and after a reload; rustls resumes only
+/// for the same server name. `None` where the machine gives no randomness: then sessions do not resume.
+///
+/// Once clients are verified, listeners with different client authorities must not share these.
+pub(crate) fn tickets() -> Option<Arc<dyn ProducesTickets>> {
+    static TICKETS: OnceLock<Option<Arc<dyn ProducesTickets>>> = OnceLock::new();
+    TICKETS.get_or_init(|| aws_lc_rs::Ticketer::new().ok()).clone()
+}
+
+/// The machine's certificate authorities and what went wrong in reading them.
+pub(crate) struct SystemRoots {
+    /// Possibly empty: then nothing can be verified, and connections fail closed.
+    pub(crate) store: Arc<RootCertStore>,
+    /// What could not be read, for a person.
+    pub(crate) problems: Vec<String>,
+}
+
+/// Read once, when the first upstream asks for them. `SSL_CERT_FILE` and `SSL_CERT_DIR` are respected.
+pub(crate) fn system_roots() -> &'static SystemRoots {
+    static ROOTS: OnceLock<SystemRoots> = OnceLock::new();
+    ROOTS.get_or_init(|| {
+        let found = rustls_native_certs::load_native_certs();
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(found.certs);
+        let problems = found.errors.iter().map(ToString::to_string).collect();
+        SystemRoots { store: Arc::new(store), problems }
+    })
+}
+
+/// The protocol versions from a lowest one on.
+pub(crate) fn versions(
+    lowest: model::TlsVersion,
+) -> &'static [&'static rustls::SupportedProtocolVersion] {
+    static FROM_1_2: [&rustls::SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    match lowest {
+        model::TlsVersion::V1_2 => &FROM_1_2,
+        model::TlsVersion::V1_3 => &FROM_1_2[..1],
+    }
+}

@@ -1,0 +1,6 @@
+//! Both ends of TLS against each other in memory, and against rustls clients and servers of other making.
+
+mod common;
+mod streams;
+mod terminations;
+mod upstreams;

@@ -1,0 +1,314 @@
+//! Loading certificates, and what clients of all kinds get.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use cloverleaf_tls::{AcceptErrorKind, Protocol, Termination};
+use model::{Diagnostics, PemSource, TlsVersion};
+use testkit::certs::Wanted;
+use testkit::client::Tls;
+use testkit::{Authority, Client};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::{certificate, client, handshake, runtime, server, termination};
+
+/// The name that the certificate for a host turns out to be for, by verifying it under that host.
+fn served(server: &Termination, authority: &Authority, host: &str) -> String {
+    let (_, client) = runtime().block_on(handshake(server, &client(authority), host));
+    match client {
+        Ok(_) => "fits".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn the_certificate_is_chosen_by_name() {
+    let authority = Authority::new();
+    let first = authority.server(&["first.test", "127.0.0.1"]);
+    let exact = authority.server(&["www.a.test"]);
+    let wildcard = authority.server(&["*.a.test"]);
+    let server = server(&[&first, &wildcard, &exact]);
+    let first_for = |host| format!("the certificate is for first.test, 127.0.0.1, not {host}");
+    let cases = [
+        ("first.test", "fits".to_owned()),
+        ("www.a.test", "fits".to_owned()),
+        ("WWW.A.Test", "fits".to_owned()),
+        ("other.a.test", "fits".to_owned()),
+        // A wildcard is one label.
+        ("x.y.a.test", first_for("x.y.a.test")),
+        ("a.test", first_for("a.test")),
+        ("unknown.test", first_for("unknown.test")),
+        // Addresses are not sent as SNI.
+        ("127.0.0.1", "fits".to_owned()),
+        ("127.0.0.2", first_for("127.0.0.2")),
+    ];
+    for (host, expected) in cases {
+        assert_eq!(served(&server, &authority, host), expected, "{host}");
+    }
+}
+
+#[test]
+fn an_exact_name_goes_before_a_wildcard() {
+    let authority = Authority::new();
+    let wildcard = authority.server(&["*.a.test", "wildcard.test"]);
+    let exact = authority.server(&["www.a.test", "exact.test"]);
+    let server = server(&[&wildcard, &exact]);
+    let (addr, handle) = listen(server, 1);
+    let connection = Client::connect_tls(addr, Tls::trusting(authority.pem(), "www.a.test"));
+    let der = connection.peer_certificate().unwrap();
+    drop(connection);
+    assert!(contains(&der, b"exact.test") && !contains(&der, b"wildcard.test"));
+    handle.join().unwrap();
+}
+
+#[test]
+fn the_common_name_counts_only_without_alternative_names() {
+    let authority = Authority::new();
+    let first = authority.server(&["first.test"]);
+    let named = authority.issue(&Wanted::server(&[]).common_name("cn.test"));
+    let both = authority.issue(&Wanted::server(&["san.test"]).common_name("cn2.test"));
+    let server = server(&[&first, &named, &both]);
+    // A verifying client takes no common name; that it gets a certificate without names shows the choice.
+    let chosen = served(&server, &authority, "cn.test");
+    assert_eq!(chosen, "the certificate names no server, cn.test was wanted");
+    let first = "the certificate is for first.test, not cn2.test";
+    assert_eq!(served(&server, &authority, "cn2.test"), first);
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let authority = Authority::new();
+    let (good, other) = (authority.server(&["a.test"]), authority.server(&["b.test"]));
+    let mut wrong_key = certificate(&good);
+    wrong_key.key = PemSource::File(other.key_file.clone());
+    let mut missing = certificate(&good);
+    missing.chain = PemSource::File("/nowhere/chain.pem".into());
+    missing.key = PemSource::File("/nowhere/key.pem".into());
+    let mut swapped = certificate(&good);
+    std::mem::swap(&mut swapped.chain, &mut swapped.key);
+    let mut not_leaf_first = certificate(&good);
+    let chain = format!("{}{}", authority.pem(), good.chain_pem);
+    not_leaf_first.chain = PemSource::Inline(chain.into_bytes().into());
+    let certificates = vec![wrong_key, missing, certificate(&good), swapped, not_leaf_first];
+    let errors =
+        Termination::load(&model::TlsTermination { certificates, min_version: TlsVersion::V1_2 })
+            .unwrap_err();
+    let expected = [
+        "does not belong to the certificate",
+        "cannot read certificates from /nowhere/chain.pem",
+        "cannot read the private key from /nowhere/key.pem",
+        "no certificate in",
+        "no private key in",
+        "does not begin with the key's certificate",
+    ];
+    assert_eq!(errors.errors().count(), expected.len(), "{errors}");
+    for (error, expected) in errors.errors().zip(expected) {
+        assert!(error.problem.contains(expected), "{error}");
+        assert!(error.to_string().starts_with("a.yaml:1:1: error: "), "{error}");
+    }
+    let key_text = good.key_pem.lines().nth(1).unwrap();
+    assert!(!errors.to_string().contains(key_text));
+}
+
+fn warnings(authority: &Authority, wanted: &Wanted) -> Diagnostics {
+    server(&[&authority.issue(wanted)]).warnings().clone()
+}
+
+#[test]
+fn odd_times_are_warned_of_and_served() {
+    let authority = Authority::new();
+    let wanted = Wanted::server(&["a.test"]);
+    assert_eq!(warnings(&authority, &wanted), Diagnostics::default());
+    let now = SystemTime::now();
+    let soon = now + Duration::from_secs(3 * 24 * 60 * 60 + 60);
+    let cases = [
+        (wanted.clone().expired(), "expired 24 h ago"),
+        (wanted.clone().not_yet_valid(), "is not valid for another 2"),
+        (wanted.valid(now - Duration::from_secs(60), soon), "expires in 3 days"),
+    ];
+    for (wanted, expected) in cases {
+        let warnings = warnings(&authority, &wanted);
+        let problem = &warnings.warnings().next().unwrap().problem;
+        assert!(problem.contains(expected), "{problem}");
+        assert!(!warnings.has_errors());
+    }
+}
+
+#[test]
+fn loading_again_takes_up_new_files() {
+    let authority = Authority::new();
+    let old = authority.server(&["old.test"]);
+    let described = termination(&[&old], TlsVersion::V1_2);
+    let before = Termination::load(&described).unwrap();
+    authority.server(&["new.test"]).replace(&old);
+    let after = Termination::load(&described).unwrap();
+    assert_eq!(served(&before, &authority, "old.test"), "fits");
+    assert_eq!(served(&after, &authority, "new.test"), "fits");
+}
+
+#[test]
+fn ten_thousand_certificates_load() {
+    let authority = Authority::new();
+    let issued = authority.server(&["a.test"]);
+    let described = termination(&[&issued], TlsVersion::V1_2);
+    let inline = |text: &str| PemSource::Inline(text.as_bytes().into());
+    let mut one = described.certificates[0].clone();
+    (one.chain, one.key) = (inline(&issued.chain_pem), inline(&issued.key_pem));
+    let many = vec![one; 10_000];
+    let loaded =
+        Termination::load(&model::TlsTermination { certificates: many, ..described }).unwrap();
+    assert_eq!(served(&loaded, &authority, "a.test"), "fits");
+}
+
+/// Serves so many connections in a thread: each is accepted, greeted with what it was, and closed.
+fn listen(
+    server: Termination,
+    connections: usize,
+) -> (SocketAddr, std::thread::JoinHandle<Vec<Result<(), AcceptErrorKind>>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let serve = async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let mut outcomes = Vec::new();
+        for _ in 0..connections {
+            let (socket, _) = listener.accept().await.unwrap();
+            match server.accept(socket).await {
+                Ok(mut stream) => {
+                    let alpn = if stream.alpn() == Protocol::Http2 { "h2" } else { "http/1" };
+                    let resumed = if stream.resumed() { "resumed" } else { "full" };
+                    let sni = stream.sni().unwrap_or("-").to_owned();
+                    let words = format!("{alpn} {sni} {resumed}");
+                    // A client that refuses our certificate says so here, after TLS 1.3's handshake.
+                    let _ = stream.write_all(words.as_bytes()).await;
+                    let _ = stream.shutdown().await;
+                    let _ = stream.read_to_end(&mut Vec::new()).await;
+                    outcomes.push(Ok(()));
+                }
+                Err(mut refused) => {
+                    if refused.error.kind() == AcceptErrorKind::PlainHttp {
+                        refused.io.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+                    }
+                    outcomes.push(Err(refused.error.kind()));
+                }
+            }
+        }
+        outcomes
+    };
+    (address, std::thread::spawn(move || runtime().block_on(serve)))
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+fn greeting(mut connection: Client) -> String {
+    let words = connection.read_to_close().unwrap();
+    connection.finish();
+    String::from_utf8(words).unwrap()
+}
+
+#[test]
+fn alpn_chooses_h2_then_http_1() {
+    let authority = Authority::new();
+    let server = server(&[&authority.server(&["a.test"])]);
+    let cases: [(&[&str], _); 5] = [
+        (&["h2", "http/1.1"], "h2 a.test full"),
+        (&["http/1.1", "h2"], "h2 a.test full"),
+        (&["http/1.1"], "http/1 a.test full"),
+        (&["http/1.0"], "http/1 a.test full"),
+        (&[], "http/1 a.test full"),
+    ];
+    let (address, handle) = listen(server, cases.len() + 1);
+    for (alpn, expected) in cases {
+        let tls = Tls { alpn, ..Tls::trusting(authority.pem(), "a.test") };
+        assert_eq!(greeting(Client::connect_tls(address, tls)), expected);
+    }
+    let foreign = Tls { alpn: &["smtp"], ..Tls::trusting(authority.pem(), "a.test") };
+    assert!(Client::try_connect_tls(address, foreign).is_err());
+    let outcomes = handle.join().unwrap();
+    assert_eq!(outcomes.last(), Some(&Err(AcceptErrorKind::NoSharedProtocol)));
+}
+
+#[test]
+fn the_lowest_version_is_kept() {
+    let authority = Authority::new();
+    let issued = authority.server(&["a.test"]);
+    let only_1_2 = Tls { only_1_2: true, ..Tls::trusting(authority.pem(), "a.test") };
+    let (address, handle) = listen(server(&[&issued]), 1);
+    assert_eq!(greeting(Client::connect_tls(address, only_1_2)), "http/1 a.test full");
+    handle.join().unwrap();
+
+    let server = Termination::load(&termination(&[&issued], TlsVersion::V1_3)).unwrap();
+    let (address, handle) = listen(server, 1);
+    assert!(Client::try_connect_tls(address, only_1_2).is_err());
+    assert_eq!(handle.join().unwrap(), [Err(AcceptErrorKind::NoSharedVersion)]);
+}
+
+/// A hello of TLS 1.0 as OpenSSL 1.0 sent it, without extensions.
+const HELLO_TLS_1_0: &[u8] = &[
+    0x16, 0x03, 0x01, 0x00, 0x2f, 0x01, 0x00, 0x00, 0x2b, 0x03, 0x01, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9,
+    10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 0x00,
+    0x00, 0x04, 0x00, 0x2f, 0x00, 0x35, 0x01, 0x00,
+];
+
+#[test]
+fn what_is_not_tls_is_told_apart() {
+    let authority = Authority::new();
+    let server = server(&[&authority.server(&["a.test"])]);
+    let http = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    let cases: [(&[u8], &[u8], AcceptErrorKind); 6] = [
+        (http, b"HTTP/1.1 400 Bad Request\r\n\r\n", AcceptErrorKind::PlainHttp),
+        (b"\x00\x01\x02", b"", AcceptErrorKind::NotTls),
+        (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", b"\x15\x03", AcceptErrorKind::BadClientHello),
+        (b"\x16\x03\x01", b"", AcceptErrorKind::Eof),
+        (b"", b"", AcceptErrorKind::Eof),
+        (HELLO_TLS_1_0, b"\x15\x03", AcceptErrorKind::NoSharedVersion),
+    ];
+    let (address, handle) = listen(server, cases.len());
+    for (sent, answer, _) in cases {
+        let mut connection = Client::connect(address);
+        connection.send(sent);
+        connection.finish();
+        // Bytes that were not read make the kernel's close a reset.
+        let answered = connection.read_some().unwrap_or_default();
+        assert!(answered.starts_with(answer), "{sent:?}: {answered:?}");
+    }
+    let kinds: Vec<_> = handle.join().unwrap().into_iter().map(Result::unwrap_err).collect();
+    assert_eq!(kinds, cases.map(|(_, _, kind)| kind));
+}
+
+#[test]
+fn sessions_resume_across_reloads_for_the_same_name_only() {
+    let authority = Authority::new();
+    let issued = authority.server(&["a.test", "b.test"]);
+    let (first, reloaded) = (server(&[&issued]), server(&[&issued]));
+    let client = client(&authority);
+    let resumed = |server: &Termination, host: &str| {
+        runtime().block_on(async {
+            let (server, client) = handshake(server, &client, host).await;
+            let (mut server, mut client) = (server.unwrap(), client.unwrap());
+            // The ticket comes with the first bytes.
+            server.write_all(b"x").await.unwrap();
+            let mut byte = [0];
+            client.read_exact(&mut byte).await.unwrap();
+            assert_eq!(server.resumed(), client.resumed());
+            client.resumed()
+        })
+    };
+    assert!(!resumed(&first, "a.test"));
+    assert!(resumed(&first, "a.test"));
+    assert!(resumed(&reloaded, "a.test"));
+    assert!(!resumed(&reloaded, "b.test"));
+    assert!(resumed(&reloaded, "b.test"));
+}
+
+#[test]
+fn a_client_that_refuses_our_certificate_is_seen() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let server = server(&[&ours.server(&["a.test"])]);
+    let (address, handle) = listen(server, 1);
+    let tls = Tls { only_1_2: true, ..Tls::trusting(theirs.pem(), "a.test") };
+    assert!(Client::try_connect_tls(address, tls).is_err());
+    assert_eq!(handle.join().unwrap(), [Err(AcceptErrorKind::CertificateRefused)]);
+}
