@@ -1,1 +1,23 @@
-//! To be written.
+//! Layer 7: serve, match, forward.
+//!
+//! [`Program`] is a snapshot made ready; [`Shared`] is what all workers have in common; [`listen`] serves a socket on
+//! a worker. A request goes [`serve`] (the client's protocol) → [`routing`] (which rule) → [`forward`] (to an
+//! endpoint and back). [`head`] and [`h1`] are HTTP/1 itself, strict; [`stream`] is a body in motion. Must not know
+//! where configuration comes from, nor raw TCP services.
+
+mod access_log;
+mod client;
+mod forward;
+mod h1;
+pub mod head;
+mod program;
+pub mod routing;
+mod serve;
+pub mod stats;
+mod stream;
+mod worker;
+
+pub use access_log::AccessLog;
+pub use program::Program;
+pub use serve::{Listening, listen};
+pub use worker::{Shared, Worker};

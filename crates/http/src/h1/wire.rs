@@ -1,0 +1,185 @@
+//! A connection's socket, read and written by two directions at once within one task.
+//!
+//! The socket stands in a cell that is borrowed only while it is polled, never across a wait. Must not know what
+//! the bytes mean.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::buffer::Buffer;
+
+/// What bytes come over. A closed set, so that a poll is a branch and not a call through a table.
+#[derive(Debug)]
+pub(crate) enum Io {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// TLS that a client began with us.
+    Accepted(Box<tls::ServerStream<TcpStream>>),
+    /// TLS that we began with an upstream.
+    Connected(Box<tls::ClientStream<TcpStream>>),
+}
+
+macro_rules! each {
+    ($io:expr, $stream:ident => $call:expr) => {
+        match $io {
+            Io::Tcp($stream) => $call,
+            Io::Accepted($stream) => {
+                let $stream = &mut **$stream;
+                $call
+            }
+            Io::Connected($stream) => {
+                let $stream = &mut **$stream;
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(_) => Poll::Ready(Ok(())),
+            Self::Accepted(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Connected(stream) => Pin::new(&mut **stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+/// A socket and what has gone over it.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    io: RefCell<Io>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+}
+
+impl Wire {
+    pub(crate) fn new(io: Io) -> Self {
+        Self { io: RefCell::new(io), received: Cell::new(0), sent: Cell::new(0) }
+    }
+
+    /// The socket, for another protocol.
+    pub(crate) fn into_io(self) -> Io {
+        self.io.into_inner()
+    }
+
+    /// Bytes received since this was last asked.
+    pub(crate) fn take_received(&self) -> u64 {
+        self.received.take()
+    }
+
+    /// Bytes sent since this was last asked.
+    pub(crate) fn take_sent(&self) -> u64 {
+        self.sent.take()
+    }
+
+    /// Reads what is there into the buffer; 0 is the end.
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+        let mut room = ReadBuf::new(buffer.room());
+        ready!(Pin::new(&mut *self.io.borrow_mut()).poll_read(cx, &mut room))?;
+        let count = room.filled().len();
+        buffer.arrived(count);
+        self.received.set(self.received.get() + count as u64);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads what is there into the buffer; 0 is the end. An empty buffer holds no memory while this waits.
+    /// Dropped, nothing is lost.
+    pub(crate) async fn read(&self, buffer: &mut Buffer) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let result = self.poll_read(cx, buffer);
+            if result.is_pending() {
+                buffer.release();
+            }
+            result
+        })
+        .await
+    }
+
+    /// Whether the other side has neither sent anything nor closed, as far as is known here without waiting. An idle
+    /// connection that fails this is of no more use.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let mut byte = [0; 1];
+        let mut room = ReadBuf::new(&mut byte);
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(&mut *self.io.borrow_mut()).poll_read(&mut cx, &mut room).is_pending()
+    }
+
+    /// Writes all of both, the first before the second. Dropped, a part may have been written.
+    pub(crate) async fn write_all(&self, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
+        while !first.is_empty() || !second.is_empty() {
+            let slices = [IoSlice::new(first), IoSlice::new(second)];
+            let count = poll_fn(|cx| {
+                let mut io = self.io.borrow_mut();
+                let io = Pin::new(&mut *io);
+                match (first.is_empty(), second.is_empty()) {
+                    (false, true) => io.poll_write(cx, first),
+                    (true, _) => io.poll_write(cx, second),
+                    (false, false) => io.poll_write_vectored(cx, &slices),
+                }
+            })
+            .await?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.sent.set(self.sent.get() + count as u64);
+            let of_first = count.min(first.len());
+            first = first.get(of_first..).unwrap_or_default();
+            second = second.get(count - of_first..).unwrap_or_default();
+        }
+        poll_fn(|cx| Pin::new(&mut *self.io.borrow_mut()).poll_flush(cx)).await
+    }
+
+    /// Says that nothing more will be written. Dropped, it may not have been said.
+    pub(crate) async fn shutdown(&self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut *self.io.borrow_mut()).poll_shutdown(cx)).await
+    }
+
+    /// Makes the close that follows a reset, so that nobody takes what was sent for complete.
+    pub(crate) fn reset_on_close(&self) {
+        let io = self.io.borrow();
+        let stream = match &*io {
+            Io::Tcp(stream) => stream,
+            Io::Accepted(stream) => stream.io(),
+            Io::Connected(stream) => stream.io(),
+        };
+        let _ = stream.set_zero_linger();
+    }
+}

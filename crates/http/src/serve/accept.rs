@@ -1,0 +1,167 @@
+//! Takes connections off a listening socket: limits, TLS, and which protocol comes.
+//!
+//! Must not know requests.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use net::timer::Timer;
+use tls::Protocol;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use super::{h1, h2};
+use crate::client::Client;
+use crate::h1::buffer::Buffer;
+use crate::h1::wire::{Io, Wire};
+use crate::stats::ListenerCells;
+use crate::worker::{Local, Shared, Worker};
+
+/// How long accepting pauses when the process has no descriptor or memory left for another connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How long accepting pauses when the limit of connections is reached.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// A listening socket that a worker serves. Dropped, it goes on; see [`Listening::close`].
+#[derive(Debug)]
+pub struct Listening {
+    close: oneshot::Sender<()>,
+}
+
+impl Listening {
+    /// Stops accepting: what has been queued by the kernel is still taken, then the socket closes, and connections
+    /// end after the request under way.
+    pub fn close(self) {
+        let _ = self.close.send(());
+    }
+}
+
+/// Serves a socket on a worker thread; to be called within that thread's runtime. `address` is the listener's in the
+/// configuration, by which it is found in each program.
+///
+/// # Errors
+/// The kernel's, where the socket cannot be watched.
+pub fn listen(
+    index: usize,
+    shared: &Arc<Shared>,
+    address: SocketAddr,
+    socket: std::net::TcpListener,
+) -> io::Result<Listening> {
+    let worker = Worker::on_this_thread(index, shared);
+    let socket = TcpListener::from_std(socket)?;
+    let (close, closed) = oneshot::channel();
+    net::task::spawn_local("accept", async move {
+        let mut closed = closed;
+        let mut kept = true;
+        while kept {
+            tokio::select! {
+                biased;
+                // An `Err` says that nobody can close it any more: it is served for ever.
+                Ok(()) = &mut closed => kept = false,
+                result = socket.accept() => accepted(&worker, address, result).await,
+            }
+        }
+        drain_queue(&worker, address, &socket).await;
+        drop(socket);
+        worker.close_connections(Some(address));
+    });
+    Ok(Listening { close })
+}
+
+/// Takes what the kernel had already queued, so that closing the socket does not reset it.
+async fn drain_queue(worker: &Rc<Worker>, address: SocketAddr, socket: &TcpListener) {
+    const QUEUED_MAX: usize = 4096;
+    for _ in 0..QUEUED_MAX {
+        match tokio::time::timeout(Duration::ZERO, socket.accept()).await {
+            Ok(result) => accepted(worker, address, result).await,
+            Err(_) => return,
+        }
+    }
+}
+
+async fn accepted(
+    worker: &Rc<Worker>,
+    address: SocketAddr,
+    result: io::Result<(TcpStream, SocketAddr)>,
+) {
+    let (stream, peer) = match result {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            // ECONNABORTED and its like concern one connection that is gone; anything else is exhaustion.
+            if error.kind() != io::ErrorKind::ConnectionAborted {
+                tracing::warn!(%error, %address, "accepting a connection");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+            return;
+        }
+    };
+    net::task::spawn_local("connection", connection(worker.clone(), address, stream, peer));
+    while worker.shared.open_connections() >= worker.local().program.snapshot.limits.connections {
+        tokio::time::sleep(FULL_PAUSE).await;
+    }
+}
+
+/// One client's connection. What belongs only to its beginning is gone before the protocol begins: an idle
+/// connection keeps little.
+async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, peer: SocketAddr) {
+    let local = worker.local();
+    let Some(index) = local.program.listener_at(address) else { return };
+    let Some((model, listener)) = local.program.listener(index) else { return };
+    let cells = worker.shared.stats.listeners.cells(&model.name, worker.index);
+    let client = Client::new(worker.clone(), peer, address, listener.scheme, cells);
+    let timer = Timer::new();
+    timer.set(local.program.snapshot.timeouts.head);
+    let termination = listener.termination.clone();
+    let (io, protocol) = match termination {
+        None => (Io::Tcp(stream), None),
+        Some(termination) => {
+            let shaken = Box::pin(handshake(&termination, stream, &client.cells, &timer)).await;
+            let Some(stream) = shaken else { return };
+            let protocol = stream.alpn();
+            (Io::Accepted(Box::new(stream)), Some(protocol))
+        }
+    };
+    let known: Option<(Rc<Local>, usize)> = Some((local, index));
+    if protocol == Some(Protocol::Http2) {
+        return Box::pin(h2::serve(io, Buffer::default(), client, known)).await;
+    }
+    // Without ALPN the first bytes tell whether it is HTTP/2 by prior knowledge.
+    match h1::serve(Wire::new(io), client, timer, known, protocol.is_none()).await {
+        h1::Served::Over => {}
+        h1::Served::Http2 { io, input, client, known } => {
+            Box::pin(h2::serve(io, input, client, known)).await;
+        }
+    }
+}
+
+/// TLS with a client, within the head timeout. A client that speaks plain HTTP to it is told so.
+async fn handshake(
+    termination: &tls::Termination,
+    stream: TcpStream,
+    cells: &ListenerCells,
+    timer: &Timer,
+) -> Option<tls::ServerStream<TcpStream>> {
+    let result = timer.guard(termination.accept(stream)).await;
+    match result {
+        Ok(Ok(stream)) => {
+            cells.handshakes.add("ok");
+            Some(stream)
+        }
+        Ok(Err(refused)) => {
+            cells.handshakes.add(refused.error.as_str());
+            tracing::debug!(error = %refused.error, "TLS handshake");
+            if refused.error.kind() == tls::AcceptErrorKind::PlainHttp {
+                cells.refused.add("plain_http_on_tls");
+                let _ = timer.guard(h1::tell_plain_http(refused.io)).await;
+            }
+            None
+        }
+        Err(_) => {
+            cells.handshakes.add("timeout");
+            None
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! HTTP/2 with a client: each stream is a request in a task of its own.
+//!
+//! Framing, flow control and the bounds on floods are the `h2` crate's; this turns its streams into heads and bodies
+//! and back. Must not know rules or upstreams.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use net::timer::Timer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::h2_stream::{H2Body, H2Reply, Out, request_head};
+use crate::client::Client;
+use crate::forward::{Ending, Exchange};
+use crate::h1::buffer::Buffer;
+use crate::h1::wire::Io;
+use crate::worker::Local;
+
+/// What a client may send on one stream before it is read.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// What a client may send on all streams of a connection before it is read.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// What waits in memory for one stream's client to take it.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Streams that were reset and are still remembered, and resets that may wait unseen: beyond it the connection is
+/// closed with ENHANCE_YOUR_CALM (rapid reset, CVE-2023-44487).
+const RESET_STREAMS_MAX: usize = 32;
+/// How long a connection may take to end after GOAWAY when no stream is left.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+type Known = Option<(Rc<Local>, usize)>;
+
+/// Serves a connection until it ends; `input` is what has been read of it already. Dropped, the socket closes and
+/// its streams' exchanges end.
+pub(super) async fn serve(io: Io, input: Buffer, client: Client, known: Known) {
+    let Some((local, _)) = &known else { return };
+    let (limits, timeouts) = (local.program.snapshot.limits, local.program.snapshot.timeouts);
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(limits.h2_streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .max_concurrent_reset_streams(RESET_STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .enable_connect_protocol();
+    let moved = Rc::new(Moved::default());
+    let timer = Timer::new();
+    timer.set(timeouts.head);
+    let io = Prefixed { prefix: input, io, moved: moved.clone() };
+    let connection = match timer.guard(builder.handshake::<_, Bytes>(io)).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(_)) | Err(_) => return client.cells.refused.add("h2_error"),
+    };
+    let client = Rc::new(client);
+    let streams = Streams { client: client.clone(), known: RefCell::new(known), open: Rc::default() };
+    drive(connection, &streams, &timer, timeouts.idle, &moved).await;
+}
+
+/// What the streams of a connection share.
+struct Streams {
+    client: Rc<Client>,
+    known: RefCell<Known>,
+    open: Rc<Cell<usize>>,
+}
+
+/// Accepts streams until the client is gone, has been idle for too long, or the gateway wants to end.
+async fn drive(
+    mut connection: Connection<Prefixed, Bytes>,
+    streams: &Streams,
+    timer: &Timer,
+    idle: Duration,
+    moved: &Moved,
+) {
+    let client = &streams.client;
+    let mut saying_goodbye = false;
+    let mut was_open = usize::MAX;
+    loop {
+        let accepted = poll_fn(|cx| {
+            let accepted = connection.poll_accept(cx);
+            moved.count(client);
+            if accepted.is_ready() {
+                return accepted;
+            }
+            client.handle.wake_me(cx.waker());
+            if client.is_closing() && !saying_goodbye {
+                saying_goodbye = true;
+                timer.set(GOODBYE);
+                connection.graceful_shutdown();
+                cx.waker().wake_by_ref();
+            }
+            let open = streams.open.get();
+            if open != was_open {
+                was_open = open;
+                timer.set(if saying_goodbye { GOODBYE } else { idle });
+            }
+            if open == 0 && timer.poll_expired(cx).is_ready() {
+                if saying_goodbye {
+                    return Poll::Ready(None);
+                }
+                saying_goodbye = true;
+                timer.set(GOODBYE);
+                connection.graceful_shutdown();
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        });
+        match accepted.await {
+            Some(Ok((request, respond))) => streams.start(request, respond),
+            Some(Err(error)) => {
+                if !error.is_io() {
+                    client.cells.refused.add("h2_error");
+                    tracing::debug!(%error, client = %client.ip, "HTTP/2 connection");
+                }
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+impl Streams {
+    fn start(&self, request: http::Request<h2::RecvStream>, respond: SendResponse<Bytes>) {
+        let mut known = self.known.borrow_mut();
+        let Some((local, listener)) = self.client.program(&mut known) else { return };
+        let open = Open::new(self.open.clone(), self.client.clone());
+        net::task::spawn_local("stream", stream(open, local, listener, request, respond));
+    }
+}
+
+/// Counts a stream as open until dropped; then its connection looks whether it is idle.
+struct Open {
+    count: Rc<Cell<usize>>,
+    client: Rc<Client>,
+}
+
+impl Open {
+    fn new(count: Rc<Cell<usize>>, client: Rc<Client>) -> Self {
+        count.set(count.get() + 1);
+        Self { count, client }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.count.set(self.count.get().saturating_sub(1));
+        self.client.handle.wake();
+    }
+}
+
+/// One request. Ends early when the client resets the stream.
+async fn stream(
+    open: Open,
+    local: Rc<Local>,
+    listener: usize,
+    request: http::Request<h2::RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let client = open.client.clone();
+    let out = RefCell::new(Out::Waiting(respond));
+    let limits = local.program.snapshot.limits;
+    let (parts, recv) = request.into_parts();
+    let mut head = match request_head(&parts, &recv, limits.head_fields, &client.worker.rng) {
+        Ok(head) => head,
+        Err(error) => {
+            client.cells.refused.add(error.reason());
+            return out.borrow_mut().refuse(error.status());
+        }
+    };
+    let mut body = H2Body::new(recv);
+    let mut reply = H2Reply::new(&out);
+    let timer = Timer::new();
+    let exchange = Exchange { client: &client, local: &local, listener, timer: &timer };
+    let mut answer = pin!(exchange.answer(&mut head, &mut body, &mut reply));
+    let ending = poll_fn(|cx| {
+        if let Poll::Ready(ending) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Some(ending));
+        }
+        out.borrow_mut().poll_reset(cx).map(|()| None)
+    })
+    .await;
+    if ending == Some(Ending::Broken) {
+        out.borrow_mut().break_off();
+    }
+}
+
+/// Bytes that have gone over a connection, until they are counted.
+#[derive(Debug, Default)]
+struct Moved {
+    received: Cell<u64>,
+    sent: Cell<u64>,
+}
+
+impl Moved {
+    fn count(&self, client: &Client) {
+        client.cells.received.add(self.received.take());
+        client.cells.sent.add(self.sent.take());
+    }
+}
+
+/// A connection with the bytes that were read of it while it was not known what they are.
+struct Prefixed {
+    prefix: Buffer,
+    io: Io,
+    moved: Rc<Moved>,
+}
+
+impl AsyncRead for Prefixed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        if self.prefix.is_empty() {
+            std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        } else {
+            let count = self.prefix.len().min(buf.remaining());
+            buf.put_slice(self.prefix.filled().get(..count).unwrap_or_default());
+            self.prefix.consume(count);
+            self.prefix.release();
+        }
+        let count = (buf.filled().len() - before) as u64;
+        self.moved.received.set(self.moved.received.get() + count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Prefixed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let count = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        self.moved.sent.set(self.moved.sent.get() + count as u64);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let count = std::task::ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
+        self.moved.sent.set(self.moved.sent.get() + count as u64);
+        Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
