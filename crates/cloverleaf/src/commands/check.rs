@@ -1,0 +1,118 @@
+//! `cloverleaf check FILE…`: everything that is wrong with a file, or what it would serve.
+//!
+//! Goes as far as a gateway does before it binds: certificates are read, matchers compiled.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use config::{Config, Overrides};
+use http_proxy::Program;
+use model::{Action, Diagnostics, Rule, Snapshot};
+use serde_json::{Value, json};
+
+use super::{diagnostics_json, print};
+use crate::cli::{CheckArgs, Output};
+
+/// Checks all files; exit code 2 where one has an error.
+pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let mut failed = false;
+    let mut all = Vec::new();
+    for file in &args.files {
+        let (config, found) = check(file);
+        failed |= config.is_none();
+        match args.output {
+            Output::Json => all.push(json!({
+                "file": file.display().to_string(),
+                "valid": config.is_some(),
+                "problems": diagnostics_json(&found),
+                "serves": config.as_ref().map(|c| config::snapshot_json(&c.snapshot)),
+            })),
+            Output::Text => print(&describe(file, config.as_ref(), &found)),
+        }
+    }
+    if args.output == Output::Json {
+        print(&format!("{:#}\n", Value::Array(all)));
+    }
+    Ok(if failed { ExitCode::from(crate::EXIT_USAGE) } else { ExitCode::SUCCESS })
+}
+
+/// The configuration of a file, if a gateway would serve it, and all that was found.
+fn check(file: &Path) -> (Option<Config>, Diagnostics) {
+    let (config, mut found) = config::load(file, &Overrides::default());
+    let Some(config) = config else { return (None, found) };
+    match Program::compile(1, config.snapshot.clone(), None, "check") {
+        Ok((_, warnings)) => {
+            found.0.extend(warnings.0);
+            (Some(config), found)
+        }
+        Err(errors) => {
+            found.0.extend(errors.0);
+            (None, found)
+        }
+    }
+}
+
+fn describe(file: &Path, config: Option<&Config>, found: &Diagnostics) -> String {
+    let mut out = String::new();
+    if !found.0.is_empty() {
+        let _ = writeln!(out, "{found}");
+    }
+    let name = file.display();
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let errors = found.errors().count();
+    let Some(config) = config else {
+        let _ = writeln!(out, "{name}: {}: it would not be served", count(errors, "error"));
+        return out;
+    };
+    let warnings = found.warnings().count();
+    let _ = writeln!(out, "{name}: valid{}", if warnings > 0 { format!(", {}", count(warnings, "warning")) } else { String::new() });
+    serves(&mut out, &config.snapshot);
+    out
+}
+
+/// What would be served, in the order in which a request meets it.
+fn serves(out: &mut String, snapshot: &Snapshot) {
+    /// Rules of one listener that are printed.
+    const RULES_SHOWN_MAX: usize = 50;
+    for listener in &snapshot.listeners {
+        let _ = writeln!(out, "listener {}: {}://{}", listener.name, listener.protocol.scheme(), listener.address);
+        let rules: Vec<&Rule> = listener.scopes.iter().flat_map(|s| &s.rules.rules).collect();
+        for rule in rules.iter().take(RULES_SHOWN_MAX) {
+            let _ = writeln!(out, "  {}: {} -> {}", rule.name, matches(rule), goes_to(rule, snapshot));
+        }
+        if rules.len() > RULES_SHOWN_MAX {
+            let _ = writeln!(out, "  … and {} more", rules.len() - RULES_SHOWN_MAX);
+        }
+    }
+}
+
+/// What a rule matches, for a person.
+pub(super) fn matches(rule: &Rule) -> String {
+    use model::PathMatch as P;
+    let path = match &rule.path {
+        P::Any => "every path".to_owned(),
+        P::Exact(path) => format!("{path} alone"),
+        P::Prefix(path) => format!("{path}…"),
+        P::Segments(path) => format!("{path} and below"),
+        P::Never => "nothing".to_owned(),
+    };
+    match &rule.hosts {
+        model::HostPattern::Any => path,
+        hosts => format!("{hosts} {path}"),
+    }
+}
+
+/// Where a rule's requests go, for a person.
+pub(super) fn goes_to(rule: &Rule, snapshot: &Snapshot) -> String {
+    match &rule.action {
+        Action::Unavailable { upstream } => format!("503: upstream {upstream} does not exist"),
+        Action::Forward(upstreams) => {
+            let name = |u: &model::UpstreamRef| {
+                let name = snapshot.upstream(u.upstream).map_or("?", |u| &*u.name);
+                if upstreams.len() > 1 { format!("{name} (weight {})", u.weight) } else { name.to_owned() }
+            };
+            upstreams.iter().map(name).collect::<Vec<_>>().join(", ")
+        }
+    }
+}

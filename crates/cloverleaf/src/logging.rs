@@ -1,0 +1,19 @@
+//! The program's own log: readable on a terminal, JSON elsewhere, always on standard error.
+//!
+//! Not the access log, which is the data plane's. Must not know what is logged.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging. `RUST_LOG` says more exactly what is wanted.
+pub(crate) fn start(debug: bool) {
+    let usual = if debug { "debug,h2=info,hyper=info,rustls=info" } else { "info" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.with_target(false).init();
+    } else {
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    }
+}

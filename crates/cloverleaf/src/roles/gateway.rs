@@ -1,0 +1,222 @@
+//! The role `gateway`: HTTP and HTTPS from a YAML file.
+//!
+//! Starts everything, then follows the file and the signals until it is told to stop. [`listeners`] opens and closes
+//! sockets, [`reload`] brings in a changed file, [`provider`] shows it all on the admin port. Wiring only: what
+//! happens to a request is `http_proxy`'s.
+
+mod listeners;
+mod metrics;
+mod provider;
+mod reload;
+mod signals;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use config::{AdminAddress, Config, Watcher};
+use http_proxy::Shared;
+use model::Shutdown;
+use net::worker::Workers;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::cli::GatewayArgs;
+use crate::source::Source;
+use listeners::Listeners;
+use provider::Provider;
+use reload::{Reload, compile};
+pub(crate) use signals::{Signal, Signals};
+
+/// Serves until told to stop. Exit code 2 where the configuration is not valid, 1 where something cannot be had.
+pub(crate) fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
+    let source = Source::resolve(&args.source)?
+        .with_process_flags(args.admin_address.as_deref(), args.workers)?;
+    crate::logging::start(source.overrides.debug);
+    source.write_config_b64()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        if args.wait_for_config {
+            wait_for_config(&source).await?;
+        }
+        let (config, found) = source.load();
+        found.0.iter().for_each(|problem| eprintln!("{problem}"));
+        match config {
+            Some(config) => serve(source, config, found).await,
+            None => Ok(ExitCode::from(crate::EXIT_USAGE)),
+        }
+    })
+}
+
+/// Waits until the file is there and valid: the other container of a pod may be slower.
+async fn wait_for_config(source: &Source) -> anyhow::Result<()> {
+    let mut watcher = Watcher::new(vec![source.path.clone()])?;
+    let mut signals = Signals::new()?;
+    while source.load().0.is_none() {
+        tracing::info!(file = %source.path.display(), "waiting for a valid configuration");
+        tokio::select! {
+            () = watcher.changed() => {}
+            _ = signals.stop() => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// Everything that runs.
+struct Gateway {
+    workers: Workers,
+    shared: Arc<Shared>,
+    listeners: Listeners,
+    provider: Arc<Provider>,
+    watcher: Watcher,
+    stop: watch::Sender<bool>,
+}
+
+async fn serve(source: Source, config: Config, found: model::Diagnostics) -> anyhow::Result<ExitCode> {
+    let program = match compile(1, &config) {
+        Ok((program, warnings)) => {
+            warnings.0.iter().for_each(|problem| eprintln!("{problem}"));
+            program
+        }
+        Err(errors) => {
+            eprintln!("{errors}");
+            return Ok(ExitCode::from(crate::EXIT_USAGE));
+        }
+    };
+    let mut signals = Signals::new()?;
+    let watcher = Watcher::new(reload::watched(&source, &config))?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = Workers::start(config.workers.unwrap_or(cores)).context("starting worker threads")?;
+    let shared = Shared::new(program);
+    reload::open_access_log(&shared)?;
+    let (stop, stopped) = watch::channel(false);
+    start_echo(&config, stopped.clone())?;
+    let provider = Provider::new(shared.clone(), &source, &config, found);
+    start_admin(config.admin, provider.clone(), stopped)?;
+    let mut listeners = Listeners::default();
+    let opened = listeners.open(&config.snapshot, workers.count())?;
+    listeners.apply(opened, &workers, &shared).await?;
+    announce(&source, &config, &listeners);
+    let mut gateway = Gateway { workers, shared, listeners, provider, watcher, stop };
+    gateway.provider.set_ready(true);
+    let signal = gateway.follow(&source, &config, &mut signals).await;
+    gateway.finish(signal, &mut signals).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says on standard error where to send the first request.
+fn announce(source: &Source, config: &Config, listeners: &Listeners) {
+    eprintln!("cloverleaf gateway {}: serving {}", env!("CARGO_PKG_VERSION"), source.path.display());
+    for (listener, address) in listeners.addresses(&config.snapshot) {
+        let scheme = listener.protocol.scheme();
+        let host = match address.ip() {
+            ip if ip.is_unspecified() => format!("127.0.0.1:{}", address.port()),
+            _ => address.to_string(),
+        };
+        let insecure = if scheme == "https" { "-k " } else { "" };
+        eprintln!("  listener {}: {scheme}://{address}   try: curl {insecure}{scheme}://{host}/", listener.name);
+    }
+    if let Some(echo) = config.echo {
+        eprintln!("  echo upstream: http://{echo}");
+    }
+    if let AdminAddress::At(address) = config.admin {
+        eprintln!("  admin: http://{address}/   (or: cloverleaf status --admin-address {address})");
+    }
+}
+
+fn start_echo(config: &Config, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let Some(address) = config.echo else { return Ok(()) };
+    let socket = super::echo::bind(address).context("starting the echo upstream (key echo.address)")?;
+    net::task::spawn("echo", async move {
+        let end = async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        if let Err(error) = super::echo::serve(socket, end).await {
+            tracing::error!(error = format!("{error:#}"), "echo upstream");
+        }
+    });
+    Ok(())
+}
+
+fn start_admin(
+    address: AdminAddress,
+    provider: Arc<Provider>,
+    mut stopped: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let AdminAddress::At(address) = address else { return Ok(()) };
+    let server = admin::Server::bind(address)?;
+    net::task::spawn("admin", async move {
+        let end = async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        if let Err(error) = server.run(provider, end).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "admin port");
+        }
+    });
+    Ok(())
+}
+
+impl Gateway {
+    /// Follows the file and the signals; gives the one that says to stop.
+    async fn follow(&mut self, source: &Source, config: &Config, signals: &mut Signals) -> Signal {
+        let mut reload = Reload::new(source.clone(), config);
+        loop {
+            tokio::select! {
+                () = self.watcher.changed() => {}
+                signal = signals.next() => match signal {
+                    Signal::Reload => {}
+                    stop => return stop,
+                },
+            }
+            reload.run(self).await;
+        }
+    }
+
+    /// Not ready, still accepting for the grace period, then draining, then over. A second signal shortens each.
+    async fn finish(mut self, signal: Signal, signals: &mut Signals) {
+        let Shutdown { grace, drain } = self.shared.program().snapshot.shutdown;
+        self.provider.set_ready(false);
+        let grace = if signal == Signal::Terminate { grace } else { Duration::ZERO };
+        tracing::info!(grace_ms = grace.as_millis(), drain_ms = drain.as_millis(), "stopping");
+        tokio::select! {
+            () = tokio::time::sleep(grace) => {}
+            _ = signals.stop() => {}
+        }
+        self.listeners.close_all();
+        self.shared.drain();
+        self.close_connections().await;
+        let deadline = Instant::now() + drain;
+        tokio::select! {
+            () = self.drained(deadline) => {}
+            _ = signals.stop() => {}
+        }
+        let left = self.shared.open_connections();
+        if left > 0 {
+            tracing::warn!(connections = left, "stopped with connections open");
+        }
+        self.shared.set_access_log(None);
+        let _ = self.stop.send(true);
+        let workers = self.workers;
+        let _ = tokio::task::spawn_blocking(move || workers.stop()).await;
+    }
+
+    /// Tells all connections to end as soon as they can.
+    async fn close_connections(&self) {
+        for index in 0..self.workers.count() {
+            let shared = self.shared.clone();
+            let job = Box::new(move || http_proxy::Worker::on_this_thread(index, &shared).drain());
+            let _ = self.workers.run(index, job).await;
+        }
+    }
+
+    async fn drained(&self, deadline: Instant) {
+        const LOOK_EVERY: Duration = Duration::from_millis(20);
+        // A connection that the kernel had queued may be accepted after the first look.
+        let mut quiet = 0;
+        while quiet < 2 && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_EVERY).await;
+            quiet = if self.shared.open_connections() == 0 { quiet + 1 } else { 0 };
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The sockets that are open, and how they follow a snapshot.
+//!
+//! Binding comes first and can fail; only then does anything change. Must not know what is served.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use anyhow::Context;
+use http_proxy::{Listening, Shared};
+use model::{Listener, Snapshot};
+use net::listen::ListenError;
+use net::worker::Workers;
+use tokio::sync::oneshot;
+
+/// Listening sockets by the address that the configuration gives them.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    open: BTreeMap<SocketAddr, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// With the real port where the configuration has 0.
+    actual: SocketAddr,
+    on_workers: Vec<Listening>,
+}
+
+/// Sockets that are bound and not served yet. Dropped, they close.
+#[derive(Debug)]
+pub(super) struct Opened {
+    new: Vec<(SocketAddr, Vec<TcpListener>)>,
+    wanted: Vec<SocketAddr>,
+}
+
+impl Listeners {
+    /// Binds what a snapshot has and is not open yet; changes nothing.
+    ///
+    /// # Errors
+    /// The first address that cannot be had; what was bound is closed again.
+    pub(super) fn open(&self, snapshot: &Snapshot, workers: usize) -> Result<Opened, ListenError> {
+        let wanted: Vec<SocketAddr> = snapshot.listeners.iter().map(|l| l.address).collect();
+        let missing = wanted.iter().filter(|address| !self.open.contains_key(address));
+        let new = missing.map(|address| Ok((*address, net::listen::bind(*address, workers)?)));
+        Ok(Opened { new: new.collect::<Result<_, ListenError>>()?, wanted })
+    }
+
+    /// Serves what was opened and closes what is no longer wanted.
+    ///
+    /// # Errors
+    /// Where a worker thread is gone, or the kernel does not let it watch a socket.
+    pub(super) async fn apply(
+        &mut self,
+        opened: Opened,
+        workers: &Workers,
+        shared: &Arc<Shared>,
+    ) -> anyhow::Result<()> {
+        for (address, sockets) in opened.new {
+            let actual = sockets.first().and_then(|s| s.local_addr().ok()).unwrap_or(address);
+            let mut on_workers = Vec::with_capacity(sockets.len());
+            for (index, socket) in sockets.into_iter().enumerate() {
+                on_workers.push(serve(index, address, socket, workers, shared).await?);
+            }
+            tracing::info!(address = %actual, "listening");
+            self.open.insert(address, Open { actual, on_workers });
+        }
+        let gone: Vec<SocketAddr> =
+            self.open.keys().filter(|address| !opened.wanted.contains(address)).copied().collect();
+        for address in gone {
+            if let Some(open) = self.open.remove(&address) {
+                tracing::info!(address = %open.actual, "no longer listening; connections drain");
+                open.on_workers.into_iter().for_each(Listening::close);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes all.
+    pub(super) fn close_all(&mut self) {
+        for open in std::mem::take(&mut self.open).into_values() {
+            open.on_workers.into_iter().for_each(Listening::close);
+        }
+    }
+
+    /// The listeners of a snapshot with the addresses that they really have.
+    pub(super) fn addresses<'s>(
+        &self,
+        snapshot: &'s Snapshot,
+    ) -> impl Iterator<Item = (&'s Listener, SocketAddr)> {
+        snapshot
+            .listeners
+            .iter()
+            .map(|l| (l, self.open.get(&l.address).map_or(l.address, |open| open.actual)))
+    }
+}
+
+/// Has a worker serve a socket.
+async fn serve(
+    index: usize,
+    address: SocketAddr,
+    socket: TcpListener,
+    workers: &Workers,
+    shared: &Arc<Shared>,
+) -> anyhow::Result<Listening> {
+    let (answer, answered) = oneshot::channel();
+    let shared = shared.clone();
+    let job = Box::new(move || {
+        let _ = answer.send(http_proxy::listen(index, &shared, address, socket));
+    });
+    workers.run(index, job).await?;
+    let listening = answered.await.context("a worker thread is gone")?;
+    listening.with_context(|| format!("serving {address}"))
+}

@@ -1,0 +1,240 @@
+//! What the admin port shows of a gateway.
+//!
+//! Reads what the data plane counts; must not change anything of it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use admin::Readiness;
+use admin::metrics::Family;
+use admin::state::{
+    ByClass, ConfigState, EndpointState, Latency, ListenerState, RuleState, State, UpstreamState,
+};
+use config::Config;
+use http_proxy::stats::{self, ListenerCells, RequestCells};
+use http_proxy::{Program, Shared};
+use model::{Diagnostics, Name};
+
+use super::metrics;
+use crate::commands::explain::algorithm;
+use crate::source::Source;
+
+/// A gateway, for the admin port.
+#[derive(Debug)]
+pub(super) struct Provider {
+    shared: Arc<Shared>,
+    ready: AtomicBool,
+    started: SystemTime,
+    reloads: Mutex<Reloads>,
+}
+
+/// What became of the configuration.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reloads {
+    pub(super) applied: u64,
+    pub(super) refused: u64,
+    pub(super) took: Duration,
+    pub(super) last_applied: Option<SystemTime>,
+    pub(super) last_refused: Option<SystemTime>,
+    pub(super) state: ConfigState,
+}
+
+impl Provider {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        source: &Source,
+        _config: &Config,
+        found: Diagnostics,
+    ) -> Arc<Self> {
+        let mut state =
+            ConfigState { source: source.path.display().to_string(), valid: true, ..ConfigState::default() };
+        state.set_problems(&found);
+        let reloads = Reloads { state, ..Reloads::default() };
+        Arc::new(Self {
+            shared,
+            ready: AtomicBool::new(false),
+            started: SystemTime::now(),
+            reloads: Mutex::new(reloads),
+        })
+    }
+
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Notes the outcome of a reload.
+    pub(super) fn reloaded(&self, applied: bool, took: Duration, found: Diagnostics) {
+        let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = SystemTime::now();
+        if applied {
+            reloads.applied += 1;
+            reloads.last_applied = Some(now);
+        } else {
+            reloads.refused += 1;
+            reloads.last_refused = Some(now);
+        }
+        reloads.took = took;
+        reloads.state.valid = applied;
+        reloads.state.last_reload_unix_seconds = Some(unix_seconds(now));
+        reloads.state.last_reload_result = if applied { "ok" } else { "invalid" }.to_owned();
+        reloads.state.set_problems(&found);
+    }
+
+    fn reloads(&self) -> Reloads {
+        self.reloads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl admin::Provider for Provider {
+    fn readiness(&self) -> Readiness {
+        if self.ready.load(Ordering::Acquire) {
+            Readiness::Ready
+        } else if self.shared.is_draining() {
+            Readiness::NotReady(vec!["draining".to_owned()])
+        } else {
+            Readiness::NotReady(vec!["not serving, or about to stop".to_owned()])
+        }
+    }
+
+    fn metrics(&self) -> Vec<Family> {
+        metrics::families(&self.shared, &self.reloads())
+    }
+
+    fn config(&self) -> serde_json::Value {
+        config::snapshot_json(&self.shared.program().snapshot)
+    }
+
+    fn state(&self) -> serde_json::Value {
+        let program = self.shared.program();
+        let ready = admin::Provider::readiness(self);
+        let mut state = State {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_unix_seconds: unix_seconds(self.started),
+            uptime_seconds: self.started.elapsed().unwrap_or_default().as_secs(),
+            generation: program.generation,
+            ready: ready == Readiness::Ready,
+            not_ready_reasons: match ready {
+                Readiness::Ready => Vec::new(),
+                Readiness::NotReady(reasons) => reasons,
+            },
+            config: self.reloads().state,
+            ..State::default()
+        };
+        let rules = rules(&self.shared.stats);
+        state.latency = total_latency(&self.shared.stats);
+        state.listeners = listeners(&program, &self.shared.stats, &rules);
+        state.set_upstreams(upstreams(&program, &self.shared.stats));
+        state.set_rules(rules);
+        state.to_json()
+    }
+}
+
+fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// The sum of one cell over all workers.
+fn sum<C>(cells: &[Arc<C>], cell: impl Fn(&C) -> &stats::Cell) -> u64 {
+    cells.iter().map(|c| cell(c).get()).fold(0, u64::wrapping_add)
+}
+
+/// Requests by class, over all workers.
+pub(super) fn classes(cells: &[Arc<RequestCells>]) -> [u64; 5] {
+    let mut classes = [0; 5];
+    for worker in cells {
+        classes.iter_mut().zip(&worker.classes).for_each(|(sum, cell)| *sum += cell.get());
+    }
+    classes
+}
+
+/// Latency in the admin port's form, over all workers.
+pub(super) fn latency(cells: &[Arc<RequestCells>]) -> Latency {
+    let mut latency = Latency::default();
+    for (at, bound) in stats::LATENCY_BOUNDS_MICROS.iter().enumerate() {
+        let count = cells.iter().filter_map(|c| c.latency.get(at)).map(stats::Cell::get).sum();
+        latency.buckets.push((Duration::from_micros(*bound).as_secs_f64(), count));
+    }
+    latency.count = cells.iter().flat_map(|c| &c.latency).map(stats::Cell::get).sum();
+    latency.sum_seconds = Duration::from_micros(sum(cells, |c| &c.latency_micros)).as_secs_f64();
+    latency
+}
+
+fn rules(stats: &stats::Stats) -> Vec<RuleState> {
+    let rule = |(key, cells): (stats::RequestKey, Vec<Arc<RequestCells>>)| RuleState {
+        listener: key.listener.to_string(),
+        name: key.rule.to_string(),
+        upstream: key.upstream.to_string(),
+        requests: ByClass::from_counts(classes(&cells)),
+        latency: latency(&cells),
+    };
+    stats.requests.read().into_iter().map(rule).collect()
+}
+
+fn total_latency(stats: &stats::Stats) -> Latency {
+    let all: Vec<Arc<RequestCells>> = stats.requests.read().into_iter().flat_map(|(_, c)| c).collect();
+    latency(&all)
+}
+
+fn listeners(program: &Program, stats: &stats::Stats, rules: &[RuleState]) -> Vec<ListenerState> {
+    let mut requests: HashMap<&str, [u64; 5]> = HashMap::new();
+    for rule in rules {
+        let sums = requests.entry(&rule.listener).or_default();
+        sums.iter_mut().zip(rule.requests.counts()).for_each(|(sum, count)| *sum += count);
+    }
+    let cells: HashMap<Name, Vec<Arc<ListenerCells>>> = stats.listeners.read().into_iter().collect();
+    let listener = |l: &model::Listener| {
+        let cells = cells.get(&l.name).map(Vec::as_slice).unwrap_or_default();
+        let failed = |c: &Arc<ListenerCells>| {
+            c.handshakes.read().filter(|(result, _)| *result != "ok").map(|(_, n)| n).sum::<u64>()
+        };
+        let refused = |c: &Arc<ListenerCells>| c.refused.read().map(|(_, n)| n).sum::<u64>();
+        ListenerState {
+            name: l.name.to_string(),
+            address: l.address.to_string(),
+            protocol: l.protocol.scheme().to_owned(),
+            state: "serving".to_owned(),
+            connections_open: sum(cells, |c| &c.open),
+            connections_total: sum(cells, |c| &c.connections),
+            requests: ByClass::from_counts(requests.get(&*l.name).copied().unwrap_or_default()),
+            received_bytes: sum(cells, |c| &c.received),
+            sent_bytes: sum(cells, |c| &c.sent),
+            upgrades_open: sum(cells, |c| &c.upgrades),
+            refused_requests: cells.iter().map(refused).sum(),
+            tls_handshakes_failed: cells.iter().map(failed).sum(),
+        }
+    };
+    program.snapshot.listeners.iter().map(listener).collect()
+}
+
+fn upstreams(program: &Program, stats: &stats::Stats) -> Vec<UpstreamState> {
+    let endpoints: HashMap<_, _> = stats.endpoints.read().into_iter().collect();
+    let retries: HashMap<_, _> = stats.upstreams.read().into_iter().collect();
+    let upstream = |u: &model::Upstream| UpstreamState {
+        name: u.name.to_string(),
+        algorithm: algorithm(u).to_owned(),
+        tls: u.tls.is_some(),
+        endpoints: u
+            .endpoints
+            .iter()
+            .map(|e| {
+                let target = e.target.to_string();
+                let key = (u.name.clone(), Name::from(target.as_str()));
+                let cells = endpoints.get(&key).map(Vec::as_slice).unwrap_or_default();
+                EndpointState {
+                    target,
+                    weight: e.weight,
+                    requests: sum(cells, |c| &c.requests),
+                    in_flight: sum(cells, |c| &c.in_flight),
+                    connect_failures: sum(cells, |c| &c.connect_failures),
+                    idle_connections: sum(cells, |c| &c.idle),
+                }
+            })
+            .collect(),
+        retries: retries.get(&u.name).map_or(0, |cells| {
+            cells.iter().flat_map(|c| c.retries.read().map(|(_, n)| n)).sum()
+        }),
+    };
+    program.snapshot.upstreams.iter().map(upstream).collect()
+}
