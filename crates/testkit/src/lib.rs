@@ -1,1 +1,23 @@
-//! To be written.
+//! For tests only: what surrounds the program, made so that a test reads as what happens.
+//!
+//! The real program as a process ([`process`]), certificates ([`certs`]), raw clients that send and see
+//! every byte ([`client`]), and upstreams that misbehave on command ([`upstream`]). Plain threads and
+//! blocking sockets, no runtime: nothing here is shared with what is tested, and nothing of the data plane
+//! may be used here. Everything waits for a bounded time and panics with what it saw, since a panic is how
+//! a test fails.
+
+pub mod certs;
+pub mod client;
+pub mod command;
+pub mod ports;
+pub mod process;
+pub mod upstream;
+pub mod wait;
+mod wire;
+
+pub use certs::{Authority, Issued};
+pub use client::{Client, Response};
+pub use ports::Port;
+pub use process::{Cloverleaf, ConfigBy, Gateway};
+pub use upstream::{Step, Upstream};
+pub use wait::wait_until;
