@@ -1,7 +1,8 @@
 //! A deadline that moves with every request and costs next to nothing to move.
 //!
 //! The runtime's timer is armed seldom: while the armed moment lies before the deadline it is left alone, and when
-//! it comes it is armed again for what is left. So setting a deadline is a store. Must not know what is waited for.
+//! it comes it is armed again for what is left. The clock is read only when somebody really waits. So setting a
+//! deadline is a store. Must not know what is waited for.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -17,8 +18,16 @@ pub struct Timer(RefCell<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    deadline: Option<Instant>,
+    deadline: Deadline,
     sleep: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Deadline {
+    Never,
+    /// That long after the first wait.
+    After(Duration),
+    At(Instant),
 }
 
 impl Default for Timer {
@@ -31,23 +40,32 @@ impl Timer {
     /// A timer without deadline.
     #[must_use]
     pub fn new() -> Self {
-        Self(RefCell::new(Inner { deadline: None, sleep: None }))
+        Self(RefCell::new(Inner { deadline: Deadline::Never, sleep: None }))
     }
 
-    /// Sets the deadline to that long from now.
+    /// Sets the deadline to that long from now; "now" is when somebody first waits for it, at the latest the end of
+    /// the poll under way.
     pub fn set(&self, after: Duration) {
-        self.0.borrow_mut().deadline = Some(Instant::now() + after);
+        self.0.borrow_mut().deadline = Deadline::After(after);
     }
 
     /// Takes the deadline away: the timer never fires.
     pub fn clear(&self) {
-        self.0.borrow_mut().deadline = None;
+        self.0.borrow_mut().deadline = Deadline::Never;
     }
 
     /// Ready when the deadline has passed. The task is woken then, if it still waits.
     pub fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.0.borrow_mut();
-        let Some(deadline) = inner.deadline else { return Poll::Pending };
+        let deadline = match inner.deadline {
+            Deadline::Never => return Poll::Pending,
+            Deadline::At(deadline) => deadline,
+            Deadline::After(after) => {
+                let deadline = Instant::now() + after;
+                inner.deadline = Deadline::At(deadline);
+                deadline
+            }
+        };
         loop {
             let sleep = inner.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             if sleep.deadline() > deadline {

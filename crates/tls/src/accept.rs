@@ -166,8 +166,8 @@ pub struct Refused<S> {
     pub io: S,
 }
 
-/// Whether a connection's first bytes, one or more, can be the beginning of plain HTTP: a method is in capital
-/// letters (so is HTTP/2's preface), while a TLS record begins with a byte from 0x14 to 0x18.
+/// Whether a connection's first bytes, one or more, can be the beginning of plain HTTP: a method is in
+/// capital letters (so is HTTP/2's preface), while a TLS record begins with a byte from 0x14 to 0x18.
 #[must_use]
 pub fn looks_like_http(first: &[u8]) -> bool {
     const METHOD_BYTES_MAX: usize = 16;
@@ -178,8 +178,6 @@ pub fn looks_like_http(first: &[u8]) -> bool {
 impl Termination {
     /// The handshake. The deadline is the caller's: dropping the future drops the stream, and with it the
     /// connection. A client that speaks plain HTTP is told from one that speaks TLS before anything is sent.
-    ///
-    /// The session ticket of TLS 1.3 goes out together with the first bytes that are written.
     ///
     /// # Errors
     /// [`Refused`] with the reason and the stream; an alert has been sent where the protocol has one.
@@ -196,9 +194,12 @@ impl Termination {
         let done: Result<(), AcceptError> = async {
             poll_fn(|cx| poll_first_bytes(&mut session, cx)).await?;
             poll_fn(|cx| session.poll_handshake(cx)).await?;
-            // TLS 1.3 leaves only tickets to be sent. They wait for the first data, which spares a call into the
-            // kernel for each connection. TLS 1.2 leaves our Finished, which the client waits for.
-            if session.tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            // TLS 1.3 leaves only tickets to be sent. Where the first request has come with the end of the
+            // handshake they go out with its answer, which spares a call into the kernel. Otherwise they
+            // must not wait: a client with Nagle's algorithm holds its request back until something
+            // acknowledges its Finished, which without data from us takes 40 ms.
+            let only_tickets = session.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+            if !(only_tickets && session.has_plaintext()) {
                 poll_fn(|cx| session.poll_flush(cx)).await?;
             }
             Ok(())

@@ -50,11 +50,11 @@ impl ClientTls {
                 if roots.store.is_empty() {
                     diagnostics.push(no_system_roots(place, &roots.problems));
                 }
-                verify::against(roots.store.clone())
+                verify::against(roots.store.clone(), Vec::new())
             }
             Verification::Authorities(source) => {
                 let (store, given) = authorities(source, place, &mut diagnostics);
-                verify::against_or_exactly(Arc::new(store), given)
+                verify::against(Arc::new(store), given)
             }
         };
         let server_name = upstream.server_name.as_ref().and_then(|name| {
@@ -82,15 +82,16 @@ impl ClientTls {
         Ok(Self { config: Arc::new(config), server_name, warnings: Arc::new(diagnostics) })
     }
 
-    /// What [`Self::load`] found odd but usable: no authorities on this machine, a part of a bundle that is none.
+    /// What [`Self::load`] found odd but usable: no authorities on this machine, a part of a bundle that is
+    /// none.
     #[must_use]
     pub fn warnings(&self) -> &Diagnostics {
         &self.warnings
     }
 
-    /// The handshake over a stream that is connected to an endpoint. `host` is the endpoint's own host, a DNS name
-    /// or an IP address without port and brackets; the upstream's own `server_name` goes before it. It is sent as
-    /// SNI (unless it is an address) and looked for in the certificate.
+    /// The handshake over a stream that is connected to an endpoint. `host` is the endpoint's own host, a
+    /// DNS name or an IP address without port and brackets; the upstream's own `server_name` goes before
+    /// it. It is sent as SNI (unless it is an address) and looked for in the certificate.
     ///
     /// The deadline is the caller's: dropping the future drops the stream.
     ///
@@ -127,8 +128,8 @@ fn no_system_roots(place: &Place, problems: &[String]) -> Diagnostic {
         .expected("the package ca-certificates, or authorities given for the upstream")
 }
 
-/// The given authorities, also as they stand in the source. Parts that do not parse are warned of, as long as one
-/// does.
+/// The given authorities, also as they stand in the source. Parts that do not parse are warned of, as long
+/// as one does.
 fn authorities(
     source: &PemSource,
     place: &Place,
@@ -188,7 +189,8 @@ impl<S> ClientStream<S> {
 
 stream_over_session!(ClientStream);
 
-/// Why there is no TLS connection to an upstream; a metric label by [`Self::as_str`], a sentence by its `Display`.
+/// Why there is no TLS connection to an upstream; a metric label by [`Self::as_str`], a sentence by its
+/// `Display`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectErrorKind {
     /// The endpoint's host is no name that a certificate can have.

@@ -11,9 +11,11 @@ const EXPIRY_WARNING_SECONDS: i64 = 7 * 24 * 60 * 60;
 /// The facts of a leaf certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Leaf {
-    /// DNS names in lower case without trailing dot, wildcards as `*.name`. From the subject alternative names;
-    /// from the common name only if there are none at all (RFC 6125 section 6.4.4).
+    /// DNS names in lower case without trailing dot, wildcards as `*.name`. From the subject alternative
+    /// names; from the common name only if there are none at all (RFC 6125 section 6.4.4).
     pub(crate) dns_names: Vec<String>,
+    /// Its issuer bears its own name.
+    pub(crate) self_issued: bool,
     not_before: i64,
     not_after: i64,
 }
@@ -25,6 +27,7 @@ impl Leaf {
         let validity = certificate.validity();
         Some(Self {
             dns_names: dns_names(&certificate),
+            self_issued: certificate.issuer().as_raw() == certificate.subject().as_raw(),
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
         })
@@ -119,6 +122,7 @@ mod tests {
         const DAY: u64 = 24 * 60 * 60;
         let leaf = Leaf {
             dns_names: vec![],
+            self_issued: false,
             not_before: 100 * DAY.cast_signed(),
             not_after: 200 * DAY.cast_signed(),
         };

@@ -1,12 +1,13 @@
-//! TLS at both ends: termination for clients (certificates by SNI, ALPN, resumption) and verified connections to
-//! upstreams.
+//! TLS at both ends: termination for clients (certificates by SNI, ALPN, resumption) and verified
+//! connections to upstreams.
 //!
 //! The only crate that names rustls; nothing of rustls shows in its interface. It must not know sockets,
-//! listeners, HTTP or configuration formats: it turns any byte stream into an encrypted one. Deadlines belong to
-//! the caller, who drops the future. Files are read each time something is loaded and never cached, so that
-//! loading the same snapshot again takes up new certificates.
+//! listeners, HTTP or configuration formats: it turns any byte stream into an encrypted one. Deadlines
+//! belong to the caller, who drops the future. Files are read each time something is loaded and never
+//! cached, so that loading the same snapshot again takes up new certificates.
 //!
-//! Start at [`Termination`] for the side that faces clients and at [`ClientTls`] for the side that faces upstreams.
+//! Start at [`Termination`] for the side that faces clients and at [`ClientTls`] for the side that faces
+//! upstreams.
 
 mod accept;
 mod client;

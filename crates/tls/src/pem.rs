@@ -1,4 +1,5 @@
-//! Reading PEM text, bounded, into certificates and keys, with complaints that name the file and what was found.
+//! Reading PEM text, bounded, into certificates and keys, with complaints that name the file and what was
+//! found.
 //!
 //! Must never put a byte of a key into a complaint: labels of PEM sections are the most it shows.
 

@@ -1,5 +1,5 @@
-//! The one set of cryptography (aws-lc-rs) and the things that live as long as the process: ticket keys and the
-//! machine's certificate authorities.
+//! The one set of cryptography (aws-lc-rs) and the things that live as long as the process: ticket keys and
+//! the machine's certificate authorities.
 //!
 //! Nothing is installed as a process default: every configuration names its provider.
 
@@ -11,15 +11,17 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::ProducesTickets;
 use rustls::version::{TLS12, TLS13};
 
-/// Algorithms in rustls' order: AES-GCM first, and the hybrid post-quantum key exchange where a client offers it.
+/// Algorithms in rustls' order: AES-GCM first, and the hybrid post-quantum key exchange where a client
+/// offers it.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())).clone()
 }
 
-/// The keys that seal session tickets: random, changed every six hours, kept for one more period. One set for the
-/// process, so that a session resumes on any worker thread, on any listener and after a reload; rustls resumes only
-/// for the same server name. `None` where the machine gives no randomness: then sessions do not resume.
+/// The keys that seal session tickets: random, changed every six hours, kept for one more period. One set
+/// for the process, so that a session resumes on any worker thread, on any listener and after a reload;
+/// rustls resumes only for the same server name. `None` where the machine gives no randomness: then
+/// sessions do not resume.
 ///
 /// Once clients are verified, listeners with different client authorities must not share these.
 pub(crate) fn tickets() -> Option<Arc<dyn ProducesTickets>> {

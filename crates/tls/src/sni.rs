@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// The certificates of a listener by name. Both tables are keyed with a random seed: clients choose what is looked
-/// up.
+/// The certificates of a listener by name. Both tables are keyed with a random seed: clients choose what is
+/// looked up.
 #[derive(Debug)]
 pub(crate) struct SniTable {
     /// By exact name.
@@ -19,13 +19,14 @@ pub(crate) struct SniTable {
 }
 
 impl SniTable {
-    /// A table whose fallback is the given certificate. Its names are added with [`Self::add`] like any other's.
+    /// A table whose fallback is the given certificate. Its names are added with [`Self::add`] like any
+    /// other's.
     pub(crate) fn new(fallback: Arc<CertifiedKey>) -> Self {
         Self { exact: HashMap::new(), wildcard: HashMap::new(), fallback: vec![fallback] }
     }
 
-    /// Serves a certificate under names, in lower case. Of several certificates with one name, the first whose key
-    /// the client can use is taken (an RSA beside an ECDSA one).
+    /// Serves a certificate under names, in lower case. Of several certificates with one name, the first
+    /// whose key the client can use is taken (an RSA beside an ECDSA one).
     pub(crate) fn add(&mut self, names: &[String], certificate: &Arc<CertifiedKey>) {
         for name in names {
             let (table, name) = match name.strip_prefix("*.") {

@@ -1,8 +1,9 @@
 //! An encrypted stream over any other: rustls' state machine driven by polls, for both sides.
 //!
-//! Memory a connection: at most [`SEND_BUFFER_BYTES_MAX`] of sealed bytes that the peer has not taken, and on the
-//! way in one record (16 KiB) plus what rustls reads ahead (4 KiB). An end of the bytes below without the peer's
-//! close_notify is an error (`UnexpectedEof`), so that a cut body is never taken for a complete one.
+//! Memory a connection: at most [`SEND_BUFFER_BYTES_MAX`] of sealed bytes that the peer has not taken, and
+//! on the way in one record (16 KiB) plus what rustls reads ahead (4 KiB). An end of the bytes below
+//! without the peer's close_notify is an error (`UnexpectedEof`), so that a cut body is never taken for a
+//! complete one.
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::ops::{Deref, DerefMut};
@@ -87,8 +88,8 @@ where
     C: DerefMut + Deref<Target = ConnectionCommon<D>>,
     D: SideData,
 {
-    /// Drives the handshake to its end, which is when data may be written. What we send last may still wait for
-    /// [`Self::poll_flush`].
+    /// Drives the handshake to its end, which is when data may be written. What we send last may still wait
+    /// for [`Self::poll_flush`].
     pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.tls.is_handshaking() {
             ready!(self.poll_flush(cx))?;
@@ -97,6 +98,11 @@ where
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether data has come that was not read yet.
+    pub(crate) fn has_plaintext(&mut self) -> bool {
+        self.tls.reader().into_first_chunk().is_ok_and(|chunk| !chunk.is_empty())
     }
 
     /// Takes in what the stream has and processes it. 0 at its end.
@@ -141,7 +147,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Fills the buffer with what has arrived, as far as it reaches. Nothing filled is the peer's close_notify.
+    /// Fills the buffer with what has arrived, as far as it reaches. Nothing filled is the peer's
+    /// close_notify.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

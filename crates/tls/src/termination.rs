@@ -15,11 +15,12 @@ use crate::pem::{self, Complaint};
 use crate::provider;
 use crate::sni::SniTable;
 
-/// TLS 1.3 tickets sent after a handshake. Each costs a sealing and some 200 bytes; a client that resumes gets a
-/// new one with every connection.
+/// TLS 1.3 tickets sent after a handshake. Each costs a sealing and some 200 bytes; a client that resumes
+/// gets a new one with every connection.
 const TICKETS_PER_HANDSHAKE: usize = 1;
 
-/// At most so many for clients that ask for a number (RFC 9149), as those that open several connections at once do.
+/// At most so many for clients that ask for a number (RFC 9149), as those that open several connections at
+/// once do.
 const TICKETS_ON_REQUEST_MAX: usize = 4;
 
 /// Sessions kept in memory for TLS 1.2 clients without tickets.
@@ -40,8 +41,8 @@ impl fmt::Debug for Termination {
 }
 
 impl Termination {
-    /// Reads the certificates and keys and checks them: readable, at most 1 MiB, a key that parses and belongs to
-    /// the first certificate of the chain. Reads files, so not for a worker thread.
+    /// Reads the certificates and keys and checks them: readable, at most 1 MiB, a key that parses and
+    /// belongs to the first certificate of the chain. Reads files, so not for a worker thread.
     ///
     /// # Errors
     /// All that is wrong, with the place of the certificate it is wrong with, and the warnings beside it.
@@ -49,12 +50,12 @@ impl Termination {
         let mut diagnostics = Diagnostics::default();
         let now = SystemTime::now();
         let mut table: Option<SniTable> = None;
-        for certificate in &termination.certificates {
+        for (index, certificate) in termination.certificates.iter().enumerate() {
             match load_certificate(certificate) {
                 Ok((key, leaf)) => {
                     let table = table.get_or_insert_with(|| SniTable::new(key.clone()));
                     table.add(&leaf.dns_names, &key);
-                    warn(certificate, &leaf, now, &mut diagnostics);
+                    warn(certificate, &leaf, index == 0, now, &mut diagnostics);
                 }
                 Err(complaints) => {
                     for complaint in complaints {
@@ -83,8 +84,8 @@ impl Termination {
         })
     }
 
-    /// What [`Self::load`] found odd but usable: certificates that have expired, are not valid yet or expire within
-    /// seven days.
+    /// What [`Self::load`] found odd but usable: certificates that have expired, are not valid yet, expire
+    /// within seven days, or can never be chosen.
     #[must_use]
     pub fn warnings(&self) -> &Diagnostics {
         &self.warnings
@@ -166,10 +167,24 @@ fn mismatch(certificate: &Certificate, certified: &CertifiedKey) -> Complaint {
     }
 }
 
-fn warn(certificate: &Certificate, leaf: &Leaf, now: SystemTime, diagnostics: &mut Diagnostics) {
+fn warn(
+    certificate: &Certificate,
+    leaf: &Leaf,
+    first: bool,
+    now: SystemTime,
+    diagnostics: &mut Diagnostics,
+) {
+    let file = pem::describe(&certificate.chain);
     if let Some(words) = leaf.time_warning(now) {
-        let file = pem::describe(&certificate.chain);
         let problem = format!("the certificate in {file} {words}");
         diagnostics.push(Diagnostic::warning(certificate.place.clone(), "", problem));
+    }
+    if !first && leaf.dns_names.is_empty() {
+        let problem =
+            format!("the certificate in {file} has no DNS name, so that it is never chosen");
+        diagnostics.push(
+            Diagnostic::warning(certificate.place.clone(), "", problem)
+                .expected("a subject alternative name, unless it stands first"),
+        );
     }
 }

@@ -13,23 +13,20 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use crate::leaf::{Leaf, Validity};
 use crate::provider;
 
-/// Verifies against authorities. With none of them nothing verifies.
-pub(crate) fn against(store: Arc<RootCertStore>) -> Arc<dyn ServerCertVerifier> {
-    match WebPkiServerVerifier::builder_with_provider(store, provider::provider()).build() {
-        Ok(verifier) => verifier,
-        // The only reason is that there are no authorities.
-        Err(_) => Arc::new(NoAuthorities(algorithms())),
-    }
-}
-
-/// Verifies against authorities, or against these very certificates: a server that shows one of them itself is
-/// trusted as long as it fits by name and time. So are self-signed certificates made to be authorities (as
-/// `openssl req -x509` makes them), which a strict path builder refuses as a server's own.
-pub(crate) fn against_or_exactly(
+/// Verifies against authorities; with none of them nothing verifies. Or against the very certificates that
+/// are given beside them: a server that shows one of these itself is trusted as long as it fits by name and
+/// time. So are self-signed certificates made to be authorities (as `openssl req -x509` makes them), which
+/// a strict path builder refuses as a server's own.
+pub(crate) fn against(
     store: Arc<RootCertStore>,
     given: Vec<CertificateDer<'static>>,
 ) -> Arc<dyn ServerCertVerifier> {
-    Arc::new(OrExactly { authorities: against(store), given })
+    let builder = WebPkiServerVerifier::builder_with_provider(store, provider::provider());
+    match builder.build() {
+        Ok(authorities) => Arc::new(Trusting { authorities, given }),
+        // The only reason is that there are no authorities.
+        Err(_) => Arc::new(NoAuthorities(algorithms())),
+    }
 }
 
 /// Verifies nothing about who answers, but still that the peer holds the key of the certificate it shows.
@@ -42,12 +39,12 @@ fn algorithms() -> WebPkiSupportedAlgorithms {
 }
 
 #[derive(Debug)]
-struct OrExactly {
-    authorities: Arc<dyn ServerCertVerifier>,
+struct Trusting {
+    authorities: Arc<WebPkiServerVerifier>,
     given: Vec<CertificateDer<'static>>,
 }
 
-impl ServerCertVerifier for OrExactly {
+impl ServerCertVerifier for Trusting {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -66,13 +63,22 @@ impl ServerCertVerifier for OrExactly {
                 Validity::Now => Ok(ServerCertVerified::assertion()),
             };
         }
-        self.authorities.verify_server_cert(
+        let result = self.authorities.verify_server_cert(
             end_entity,
             intermediates,
             server_name,
             ocsp_response,
             now,
-        )
+        );
+        result.map_err(|error| match error {
+            // That a self-signed certificate says it is an authority is not what is wrong with it.
+            Error::InvalidCertificate(CertificateError::Other(_))
+                if Leaf::parse(end_entity).is_some_and(|leaf| leaf.self_issued) =>
+            {
+                CertificateError::UnknownIssuer.into()
+            }
+            other => other,
+        })
     }
 
     fn verify_tls12_signature(

@@ -101,18 +101,17 @@ pub(crate) fn response_fields(
         }
         put(field.name, field.value);
     }
-    if head.status < 200 {
-        return;
-    }
-    if !dated {
+    let is_final = head.status >= 200;
+    if is_final && !dated {
         let mut date = Vec::with_capacity(32);
         signature.worker.date(&mut date);
         put(b"Date", &date);
     }
-    if !named {
+    if is_final && !named {
         put(b"Server", b"cloverleaf");
     }
-    if let Some((proxy, instance)) = signature.identity {
+    // 101 is the last answer of HTTP on its connection.
+    if let Some((proxy, instance)) = signature.identity.filter(|_| is_final || head.status == 101) {
         put(b"X-Proxy", proxy.as_bytes());
         put(b"X-Proxy-Instance", instance.as_bytes());
     }

@@ -1,10 +1,13 @@
 //! Bytes through an established connection: whole, bounded, and never cut without notice.
 
+use std::future::poll_fn;
 use std::io::{ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use testkit::Authority;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::common::{client, connected, runtime, server};
 
@@ -62,6 +65,27 @@ fn an_end_without_close_notify_is_an_error_after_what_came() {
         assert_eq!((error.kind(), bytes.as_slice()), (ErrorKind::UnexpectedEof, &b"half a bo"[..]));
         // And again, for as long as anybody asks.
         assert_eq!(server.read(&mut [0; 8]).await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    });
+}
+
+#[test]
+fn tickets_do_not_wait_for_data() {
+    // A client with Nagle's algorithm holds its request back until its Finished is acknowledged, which the
+    // kernel delays by 40 ms unless something is sent.
+    let authority = Authority::new();
+    let server = server(&[&authority.server(&["a.test"])]);
+    let client = client(&authority);
+    runtime().block_on(async {
+        let (_server, mut stream) = connected(&server, &client, "a.test").await;
+        assert!(!stream.resumed());
+        // Takes in the ticket and finds no data.
+        let mut byte = [0];
+        let pending = poll_fn(|cx| {
+            let mut buf = ReadBuf::new(&mut byte);
+            Poll::Ready(Pin::new(&mut stream).poll_read(cx, &mut buf).is_pending())
+        });
+        assert!(pending.await);
+        assert!(connected(&server, &client, "a.test").await.1.resumed());
     });
 }
 

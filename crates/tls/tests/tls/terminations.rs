@@ -135,6 +135,15 @@ fn odd_times_are_warned_of_and_served() {
 }
 
 #[test]
+fn a_certificate_that_is_never_chosen_is_warned_of() {
+    let authority = Authority::new();
+    let (named, nameless) = (authority.server(&["a.test"]), authority.server(&["127.0.0.1"]));
+    assert_eq!(server(&[&nameless, &named]).warnings().0.len(), 0);
+    let warned = server(&[&named, &nameless]);
+    assert!(warned.warnings().to_string().contains("never chosen"));
+}
+
+#[test]
 fn loading_again_takes_up_new_files() {
     let authority = Authority::new();
     let old = authority.server(&["old.test"]);

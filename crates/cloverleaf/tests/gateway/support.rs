@@ -1,0 +1,79 @@
+//! Shared by the modules: the gateway started with a configuration, and what reached its upstream.
+//!
+//! Start at [`in_front_of`] and [`Tap`]; [`message`] reads HTTP/1 strictly, [`frames`] speaks HTTP/2 byte by byte.
+
+pub(crate) mod frames;
+pub(crate) mod message;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use testkit::{Cloverleaf, Upstream};
+
+/// The program.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_cloverleaf");
+
+/// For what comes at once on an idle machine: long, because machines are busy.
+pub(crate) const SOON: Duration = Duration::from_secs(15);
+
+/// A gateway with one worker, one rule for everything and one upstream.
+pub(crate) fn in_front_of(upstream: &Upstream) -> Cloverleaf {
+    with("", &[upstream.address()])
+}
+
+/// As [`in_front_of`], with several endpoints and more keys at the top of the file.
+pub(crate) fn with(keys: &str, endpoints: &[SocketAddr]) -> Cloverleaf {
+    Cloverleaf::gateway(BINARY, &yaml(keys, endpoints))
+}
+
+/// The configuration of [`with`]. One worker: pools and turns are each worker's own.
+pub(crate) fn yaml(keys: &str, endpoints: &[SocketAddr]) -> String {
+    let endpoints: String =
+        endpoints.iter().map(|address| format!("      - address: {address}\n")).collect();
+    format!(
+        "workers: 1\n{keys}\nupstreams:\n  - name: up\n    endpoints:\n{endpoints}\
+         rules:\n  - upstream: up\n    path: /\n"
+    )
+}
+
+/// An answer with a length.
+pub(crate) fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// What an upstream received since it was last asked, connection by connection.
+pub(crate) struct Tap<'u> {
+    upstream: &'u Upstream,
+    seen: Vec<usize>,
+}
+
+impl<'u> Tap<'u> {
+    /// From the beginning.
+    pub(crate) fn new(upstream: &'u Upstream) -> Self {
+        Self { upstream, seen: Vec::new() }
+    }
+
+    /// What is new, without connections that received nothing.
+    pub(crate) fn fresh(&mut self) -> Vec<Vec<u8>> {
+        let mut fresh = Vec::new();
+        for connection in 0..self.upstream.connections() {
+            let received = self.upstream.received(connection);
+            if self.seen.len() <= connection {
+                self.seen.push(0);
+            }
+            if received.len() > self.seen[connection] {
+                fresh.push(received[self.seen[connection]..].to_vec());
+                self.seen[connection] = received.len();
+            }
+        }
+        fresh
+    }
+}
+
+/// Resident memory of a process, in bytes.
+pub(crate) fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    let kib = line.trim().strip_suffix(" kB").and_then(|n| n.trim().parse::<u64>().ok());
+    kib.expect("a number of kB") * 1024
+}
