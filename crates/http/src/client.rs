@@ -2,6 +2,7 @@
 //!
 //! Must not know the protocol spoken on it.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub(crate) struct Client {
     pub(crate) scheme: &'static str,
     pub(crate) cells: Arc<ListenerCells>,
     pub(crate) handle: Rc<Handle>,
+    /// Where the listener stood when it was last looked up: a program's generation, and the index in it.
+    place: Cell<(u64, usize)>,
 }
 
 impl Client {
@@ -41,7 +44,9 @@ impl Client {
         worker.shared.connections.fetch_add(1, Ordering::Relaxed);
         cells.connections.add(1);
         cells.open.add(1);
-        Self { worker, ip, ip_text: ip.to_string().into(), port: peer.port(), listener, scheme, cells, handle }
+        let place = Cell::default();
+        let (ip_text, port) = (ip.to_string().into(), peer.port());
+        Self { worker, ip, ip_text, port, listener, scheme, cells, handle, place }
     }
 
     /// Whether the connection should end after the request under way.
@@ -49,19 +54,23 @@ impl Client {
         self.handle.is_closing() || self.worker.shared.is_draining()
     }
 
-    /// The newest program and this listener's index in it; `None` where it is no longer in it. Then the connection
-    /// is closing, and a request that is already there is answered by the rules that are left in `last`.
-    pub(crate) fn program(&self, last: &mut Option<(Rc<Local>, usize)>) -> Option<(Rc<Local>, usize)> {
+    /// The newest program and this listener's index in it. Where the listener is no longer in it, the last program
+    /// that had it: the connection is closing then, and a request that is already there is still answered.
+    ///
+    /// To be asked for each request and not kept: an idle connection must not hold on to an old program.
+    pub(crate) fn program(&self) -> Option<(Rc<Local>, usize)> {
         let local = self.worker.local();
-        if let Some((known, index)) = last
-            && known.program.generation == local.program.generation
-        {
-            return Some((local, *index));
+        let (generation, index) = self.place.get();
+        if generation == local.program.generation {
+            return Some((local, index));
         }
-        if let Some(index) = local.program.listener_at(self.listener) {
-            *last = Some((local, index));
+        match local.program.listener_at(self.listener) {
+            Some(index) => {
+                self.place.set((local.program.generation, index));
+                Some((local, index))
+            }
+            None => self.worker.last_with(self.listener),
         }
-        last.clone()
     }
 }
 

@@ -8,6 +8,8 @@
 mod access_log;
 mod client;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod h1;
 pub mod head;
 mod program;

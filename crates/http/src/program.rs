@@ -25,7 +25,14 @@ pub struct Program {
     /// The name for requests that no rule and no upstream had.
     none: Name,
     /// `X-Proxy` and `X-Proxy-Instance`.
-    identity: Option<(Box<str>, Box<str>)>,
+    identity: Option<Arc<Identity>>,
+}
+
+/// What `X-Proxy` and `X-Proxy-Instance` say.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) proxy: Box<str>,
+    pub(crate) instance: Box<str>,
 }
 
 /// A listener of a program; at the same index as in its snapshot.
@@ -71,7 +78,8 @@ impl Program {
             .collect();
         let by_address = snapshot.listeners.iter().enumerate().map(|(i, l)| (l.address, i)).collect();
         let identity = snapshot.manners.proxy_headers.then(|| {
-            (concat!("Cloverleaf/", env!("CARGO_PKG_VERSION")).into(), instance.into())
+            let proxy = concat!("Cloverleaf/", env!("CARGO_PKG_VERSION")).into();
+            Arc::new(Identity { proxy, instance: instance.into() })
         });
         let none = "-".into();
         let program =
@@ -95,8 +103,8 @@ impl Program {
         &self.none
     }
 
-    pub(crate) fn identity(&self) -> Option<(&str, &str)> {
-        self.identity.as_ref().map(|(proxy, instance)| (&**proxy, &**instance))
+    pub(crate) fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
     }
 
     /// The router of a listener, for `explain`.

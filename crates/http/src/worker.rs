@@ -5,7 +5,8 @@
 //! whether there is one. Must not know protocols.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::rc::Rc;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -60,16 +61,20 @@ impl Shared {
         self.program.load_full()
     }
 
-    /// Serves another program from the next request on. What is counted for names that are gone is forgotten.
-    pub fn publish(&self, program: Program) {
+    /// Serves another program from the next request on. What is counted for names that are gone is forgotten. Gives
+    /// the old program, which workers let go of within about a second; whoever drops it last frees all its rules,
+    /// and that had better be no worker.
+    #[must_use]
+    pub fn publish(&self, program: Program) -> Arc<Program> {
         let generation = program.generation;
         let names = Names::of(&program);
-        self.program.store(Arc::new(program));
+        let old = self.program.swap(Arc::new(program));
         self.generation.store(generation, Ordering::Release);
         self.stats.requests.retain(|key| names.has(key));
         self.stats.listeners.retain(|name| names.listeners.contains(name));
         self.stats.upstreams.retain(|name| names.upstreams.contains(name));
         self.stats.endpoints.retain(|(upstream, _)| names.upstreams.contains(upstream));
+        old
     }
 
     /// From now on connections end as soon as they can: after the request under way.
@@ -137,8 +142,10 @@ pub struct Worker {
     local: RefCell<Rc<Local>>,
     /// Kept from one program to the next, so that connections and counts live on.
     upstreams: RefCell<FxHashMap<Name, Rc<Upstream>>>,
+    /// For listeners that are gone while connections of theirs are left: the last program that had them.
+    retired: RefCell<FxHashMap<SocketAddr, (Rc<Local>, usize)>>,
     pub(crate) rng: RefCell<Rng>,
-    connections: RefCell<Vec<std::rc::Weak<Handle>>>,
+    connections: RefCell<Vec<Weak<Handle>>>,
     date: RefCell<Date>,
 }
 
@@ -148,7 +155,7 @@ pub(crate) struct Handle {
     waker: RefCell<Option<Waker>>,
     /// The listener's socket is gone: end after the request under way.
     closing: Cell<bool>,
-    address: OnceLock<std::net::SocketAddr>,
+    address: OnceLock<SocketAddr>,
 }
 
 impl Handle {
@@ -197,6 +204,7 @@ impl Worker {
             shared,
             local,
             upstreams: RefCell::default(),
+            retired: RefCell::default(),
             rng: RefCell::new(Rng::new(seed)),
             connections: RefCell::default(),
             date: RefCell::default(),
@@ -208,9 +216,27 @@ impl Worker {
         let generation = self.shared.generation.load(Ordering::Acquire);
         if self.local.borrow().program.generation != generation {
             let fresh = Rc::new(Local::new(self.shared.program()));
-            *self.local.borrow_mut() = fresh;
+            let old = self.local.replace(fresh.clone());
+            self.retire(&old, &fresh);
+            return fresh;
         }
         self.local.borrow().clone()
+    }
+
+    /// The last program that had a listener which is gone, and its index in it.
+    pub(crate) fn last_with(&self, listener: SocketAddr) -> Option<(Rc<Local>, usize)> {
+        self.retired.borrow().get(&listener).cloned()
+    }
+
+    /// Keeps the old program for the connections of listeners that the new one does not have.
+    fn retire(&self, old: &Rc<Local>, new: &Local) {
+        let mut retired = self.retired.borrow_mut();
+        for (index, listener) in old.program.snapshot.listeners.iter().enumerate() {
+            if new.program.listener_at(listener.address).is_none() {
+                retired.insert(listener.address, (old.clone(), index));
+            }
+        }
+        retired.retain(|address, _| new.program.listener_at(*address).is_none());
     }
 
     /// The state of an upstream, carried over from the last program where it is still the same.
@@ -230,7 +256,7 @@ impl Worker {
     }
 
     /// Notes a connection, so that it can be told to end. The handle lives as long as the connection.
-    pub(crate) fn register(&self, address: std::net::SocketAddr) -> Rc<Handle> {
+    pub(crate) fn register(&self, address: SocketAddr) -> Rc<Handle> {
         let handle = Rc::new(Handle::default());
         let _ = handle.address.set(address);
         let mut connections = self.connections.borrow_mut();
@@ -243,8 +269,8 @@ impl Worker {
     }
 
     /// Tells connections to end after the request under way: those of one listener's address, or all.
-    pub(crate) fn close_connections(&self, of: Option<std::net::SocketAddr>) {
-        let handles: Vec<_> = self.connections.borrow().iter().filter_map(std::rc::Weak::upgrade).collect();
+    pub(crate) fn close_connections(&self, of: Option<SocketAddr>) {
+        let handles: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
         for handle in handles {
             if of.is_none() || handle.address.get().copied() == of {
                 handle.close();
@@ -264,6 +290,14 @@ impl Worker {
 
     fn sweep(&self) {
         let served = self.local();
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|known| known.strong_count() > 0);
+        if !self.retired.borrow().is_empty() {
+            let live: Vec<Rc<Handle>> = connections.iter().filter_map(Weak::upgrade).collect();
+            let has_some = |a: &SocketAddr| live.iter().any(|h| h.address.get() == Some(a));
+            self.retired.borrow_mut().retain(|address, _| has_some(address));
+        }
+        drop(connections);
         let mut upstreams = self.upstreams.borrow_mut();
         upstreams.retain(|name, upstream| {
             upstream.sweep();
@@ -273,7 +307,7 @@ impl Worker {
 }
 
 /// Closes idle upstream connections that are too old, and forgets upstreams that are gone.
-async fn sweep(worker: std::rc::Weak<Worker>) {
+async fn sweep(worker: Weak<Worker>) {
     let mut tick = tokio::time::interval(SWEEP_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

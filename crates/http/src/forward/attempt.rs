@@ -5,7 +5,6 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -56,7 +55,7 @@ type Failed = (Failure, Option<Retry>);
 pub(crate) struct Attempt<'a> {
     pub(crate) worker: &'a Worker,
     pub(crate) upstream: &'a Upstream,
-    pub(crate) client_tls: Option<Arc<tls::ClientTls>>,
+    pub(crate) client_tls: Option<&'a tls::ClientTls>,
     pub(crate) outgoing: &'a Outgoing<'a>,
     pub(crate) timer: &'a Timer,
     pub(crate) connect_timeout: Duration,
@@ -132,9 +131,9 @@ impl Attempt<'_> {
     }
 
     async fn open(&self, endpoint: &Endpoint) -> Result<Box<Connection>, Failed> {
-        let client_tls = self.client_tls.as_deref();
         let (dialer, timeout) = (&self.worker.shared.dialer, self.connect_timeout);
-        let opened = Connection::open(dialer, &self.upstream.model, endpoint, client_tls, timeout).await;
+        let model = &self.upstream.model;
+        let opened = Connection::open(dialer, model, endpoint, self.client_tls, timeout).await;
         self.upstream.cells.connects.add(opened.as_ref().map_or_else(|e| e.as_str(), |_| "ok"));
         opened.map_err(|error| {
             endpoint.cells.connect_failures.add(1);

@@ -18,7 +18,7 @@ pub(crate) enum Failure {
     #[error("the upstream has no endpoint")]
     NoEndpoint,
     #[error("CONNECT is not served")]
-    Connect405,
+    ConnectNotServed,
     #[error("{0}")]
     BadRequest(&'static str),
     #[error("no connection to the endpoint")]
@@ -48,7 +48,7 @@ impl Failure {
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Self::BadRequest(_) | Self::BadBody => Some(400),
-            Self::NoRule | Self::Connect405 => Some(404),
+            Self::NoRule | Self::ConnectNotServed => Some(404),
             Self::Dial(error) if !error.is_timeout() => Some(502),
             Self::Closed(_) | Self::Garbage => Some(502),
             Self::MissingUpstream | Self::NoEndpoint => Some(503),
@@ -64,7 +64,7 @@ impl Failure {
             Self::NoRule => "no_rule",
             Self::MissingUpstream => "missing_upstream",
             Self::NoEndpoint => "no_endpoint",
-            Self::Connect405 => "connect_not_served",
+            Self::ConnectNotServed => "connect_not_served",
             Self::BadRequest(_) => "bad_request",
             Self::Dial(error) => match error.as_str() {
                 "refused" => "upstream_refused",
@@ -90,7 +90,7 @@ impl Failure {
             Self::NoRule => "No matching rule for host & path",
             Self::MissingUpstream => "503: the rule for this request names an upstream that does not exist",
             Self::NoEndpoint => "503: the upstream has no endpoint to serve this request",
-            Self::Connect405 => "404: CONNECT is not served here",
+            Self::ConnectNotServed => "404: CONNECT is not served here",
             Self::BadRequest(what) => what,
             Self::Dial(error) => match error.as_str() {
                 "refused" => "502: the upstream refuses connections",

@@ -10,24 +10,27 @@ mod failure;
 mod record;
 pub(crate) mod reply;
 mod request;
-mod trace;
+pub(crate) mod trace;
 pub(crate) mod upstream;
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use balance::Tried;
-use model::{Action, PathRewrite, UpstreamId};
+use model::{Action, Limits, PathRewrite, Timeouts};
 use net::timer::Timer;
 
 use crate::client::Client;
-use crate::head::RequestHead;
+use crate::head::{Known, RequestHead, tokens};
+use crate::program::{Identity, Program};
 use crate::routing::{clean_path, decode_path, normalize_host, strip_match};
 use crate::stream::Source;
 use crate::worker::Local;
 use attempt::Attempt;
 use failure::Failure;
-use record::Record;
+use record::{NONE, Record, Route};
 use reply::{OwnAnswer, Reply, Signature, wants_json};
 use request::Outgoing;
 use trace::TraceParent;
@@ -42,47 +45,69 @@ pub(crate) enum Ending {
     Broken,
 }
 
-/// What a request is answered with: the program, the listener in it, the client.
+/// What a request is answered with. The program is given up as soon as it has been asked: an answer that streams for
+/// hours must not hold on to an old one.
 #[derive(Debug)]
 pub(crate) struct Exchange<'x> {
     pub(crate) client: &'x Client,
-    pub(crate) local: &'x Rc<Local>,
-    /// The listener's index in the program.
-    pub(crate) listener: usize,
     /// Bounds every wait of the exchange.
     pub(crate) timer: &'x Timer,
 }
 
 /// What a request asks for, after routing.
-#[derive(Debug)]
 enum Decision {
-    /// Answered here, with the access log's word for it if it is an error.
+    /// Answered here.
     Own(OwnAnswer),
     /// Goes wrong before an upstream is asked.
     Fail(Failure),
-    /// Goes to an upstream, with that target.
-    Forward { upstream: UpstreamId, target: Vec<u8>, response_timeout: Option<std::time::Duration> },
+    /// Goes to an upstream.
+    Forward(Plan),
+}
+
+/// How a request goes to its upstream: everything of the program that is still needed.
+struct Plan {
+    upstream: Rc<Upstream>,
+    client_tls: Option<Arc<tls::ClientTls>>,
+    /// Path and query as the upstream gets them.
+    target: Vec<u8>,
+    response_timeout: Option<Duration>,
+    /// The client's forwarding fields are believed.
+    trusted: bool,
+}
+
+/// What every answer of a program has in common.
+struct Terms {
+    limits: Limits,
+    timeouts: Timeouts,
+    identity: Option<Arc<Identity>>,
 }
 
 impl Exchange<'_> {
-    /// Answers a request. Dropped, the upstream connection is closed, and the request is recorded as given up by
-    /// the client.
+    /// Answers a request by a program, in which the listener has that index. Dropped, the upstream connection is
+    /// closed, and the request is recorded as given up by the client.
     pub(crate) async fn answer<B: Source, R: Reply>(
         &self,
+        (local, listener): (Rc<Local>, usize),
         head: &mut RequestHead,
         body: &mut B,
         reply: &mut R,
     ) -> Ending {
-        let mut record = Record::begin(self, head);
-        let decision = self.decide(head, &mut record);
+        let mut record = Record::begin(self.client, &local, listener, head);
+        let mut route = Route { listener, scope: NONE, rule: NONE, upstream: NONE };
+        let decision = self.decide(&local, head, &mut route);
+        record.route(&local, route);
+        let program = &local.program;
+        let terms = Terms {
+            limits: program.snapshot.limits,
+            timeouts: program.snapshot.timeouts,
+            identity: program.identity().cloned(),
+        };
+        drop(local);
         let failure = match decision {
             Decision::Own(own) => return self.answer_own(own, head, reply, &mut record).await,
             Decision::Fail(failure) => failure,
-            Decision::Forward { upstream, target, response_timeout } => {
-                let Some(upstream) = self.client.worker.upstream(self.local, upstream) else {
-                    return self.fail(Failure::NoEndpoint, head, reply, &mut record).await;
-                };
-                match self.forward(head, body, reply, &mut record, (upstream, &target, response_timeout)).await {
+            Decision::Forward(plan) => {
+                match self.forward(&plan, &terms, head, (body, reply), &mut record).await {
                     Ok(()) => {
                         record.finish();
                         return Ending::Complete;
@@ -91,11 +116,8 @@ impl Exchange<'_> {
                 }
             }
         };
+        self.timer.set(terms.timeouts.stream_idle);
         self.fail(failure, head, reply, &mut record).await
-    }
-
-    fn signature(&self) -> Signature<'_> {
-        Signature { worker: &self.client.worker, identity: self.local.program.identity() }
     }
 
     async fn answer_own(
@@ -106,7 +128,8 @@ impl Exchange<'_> {
         record: &mut Record,
     ) -> Ending {
         record.status = own.status;
-        match self.timer.guard(own.send(reply, head.is_head(), self.signature())).await {
+        let signature = Signature { worker: &self.client.worker, identity: None };
+        match self.timer.guard(own.send(reply, head.is_head(), signature)).await {
             Ok(Ok(bytes)) => {
                 record.body_bytes = bytes;
                 record.finish();
@@ -125,7 +148,12 @@ impl Exchange<'_> {
         record: &mut Record,
     ) -> Ending {
         record.error = Some(failure.code());
-        tracing::debug!(error = failure.code(), detail = %failure, upstream = %record.upstream_name(), "failed");
+        tracing::debug!(
+            error = failure.code(),
+            detail = &failure as &dyn std::error::Error,
+            endpoint = record.endpoint_label(),
+            "failed"
+        );
         let Some(status) = failure.status().filter(|_| !reply.has_begun()) else {
             if record.status == 0 {
                 record.status = failure::CLIENT_CLOSED;
@@ -133,18 +161,17 @@ impl Exchange<'_> {
             record.finish();
             return Ending::Broken;
         };
-        self.timer.set(self.local.program.snapshot.timeouts.stream_idle);
         let own = OwnAnswer::error(status, failure.code(), failure.message(), wants_json(&head.fields));
         self.answer_own(own, head, reply, record).await
     }
 
-    /// What to do with a request: looks, and changes nothing but the record.
-    fn decide(&self, head: &RequestHead, record: &mut Record) -> Decision {
-        let program = &self.local.program;
-        let Some((_, listener)) = program.listener(self.listener) else {
+    /// What to do with a request: looks, and changes nothing but where it notes the way.
+    fn decide(&self, local: &Rc<Local>, head: &RequestHead, route: &mut Route) -> Decision {
+        let program = &local.program;
+        let Some((model, listener)) = program.listener(route.listener) else {
             return Decision::Fail(Failure::NoRule);
         };
-        if let Some(own) = self.gateway_path(head) {
+        if let Some(own) = gateway_path(program, head) {
             return Decision::Own(own);
         }
         let path = head.path();
@@ -152,107 +179,108 @@ impl Exchange<'_> {
             return Decision::Own(OwnAnswer::text(200, ""));
         }
         if path.is_empty() {
-            return Decision::Fail(Failure::Connect405);
+            return Decision::Fail(Failure::ConnectNotServed);
         }
         let Ok(host) = normalize_host(head.authority()) else {
-            return Decision::Fail(Failure::BadRequest("the host is malformed"));
+            return Decision::Fail(Failure::BadRequest("400: the host is malformed"));
         };
-        if program.snapshot.manners.redirect_unclean_paths
-            && let Some(clean) = std::str::from_utf8(path).ok().and_then(clean_path)
-        {
+        let clean = program.snapshot.manners.redirect_unclean_paths;
+        if clean && let Some(clean) = std::str::from_utf8(path).ok().and_then(clean_path) {
             return Decision::Own(redirect(clean, head));
         }
         let mut scratch = Vec::new();
         let Ok(decoded) = decode_path(path, &mut scratch) else {
-            return Decision::Fail(Failure::BadRequest("the path has a malformed percent escape"));
+            return Decision::Fail(Failure::BadRequest("400: the path has a malformed percent escape"));
         };
         let Some(found) = listener.router.find(&host, decoded) else {
             return Decision::Fail(Failure::NoRule);
         };
-        record.rule(found.scope, found.rule_index);
-        let upstream = match &found.rule.action {
+        (route.scope, route.rule) = (found.scope, found.rule_index);
+        let worker = &self.client.worker;
+        let chosen = match &found.rule.action {
             Action::Unavailable { .. } => return Decision::Fail(Failure::MissingUpstream),
             Action::Forward(upstreams) => {
-                let key = (self.listener, found.scope, found.rule_index);
-                match self.local.choose(&self.client.worker, key, upstreams) {
-                    Some(upstream) => upstream,
-                    None => return Decision::Fail(Failure::NoEndpoint),
-                }
+                local.choose(worker, (route.listener, route.scope, route.rule), upstreams)
             }
         };
-        record.upstream(upstream);
-        let target = rewritten(head, found.rule, program.snapshot.manners.redirect_unclean_paths);
-        Decision::Forward { upstream, target, response_timeout: found.rule.response_timeout }
-    }
-
-    /// The gateway's own paths (`NanoProxy`'s), before any rule.
-    fn gateway_path(&self, head: &RequestHead) -> Option<OwnAnswer> {
-        let path = head.path().strip_prefix(b"/.nanoproxy/")?;
-        let program = &self.local.program;
-        match path {
-            b"health" if program.snapshot.manners.health_path => Some(OwnAnswer::text(200, "OK")),
-            b"config" if program.snapshot.manners.config_path => {
-                let dump = program.config_dump.as_deref().unwrap_or_default();
-                Some(OwnAnswer::text(200, Cow::Owned(dump.to_owned())))
-            }
-            _ => None,
-        }
+        let Some(upstream) = chosen.and_then(|id| worker.upstream(local, id)) else {
+            return Decision::Fail(Failure::NoEndpoint);
+        };
+        route.upstream = chosen.map_or(NONE, |id| id.0);
+        Decision::Forward(Plan {
+            upstream,
+            client_tls: chosen.and_then(|id| program.client_tls(id)).cloned(),
+            target: rewritten(head, found.rule, clean),
+            response_timeout: found.rule.response_timeout,
+            trusted: model.trusted_hops.contains(self.client.ip),
+        })
     }
 
     /// Sends the request to endpoints until one answers or no further try is safe.
     async fn forward<B: Source, R: Reply>(
         &self,
+        plan: &Plan,
+        terms: &Terms,
         head: &mut RequestHead,
-        body: &mut B,
-        reply: &mut R,
+        (body, reply): (&mut B, &mut R),
         record: &mut Record,
-        (upstream, target, response_timeout): (Rc<Upstream>, &[u8], Option<std::time::Duration>),
     ) -> Result<(), Failure> {
-        let snapshot = &self.local.program.snapshot;
         let worker = &self.client.worker;
-        let takes_trailers = head.fields.all(crate::head::Known::Te).any(|v| {
-            crate::head::tokens(v).any(|t| t.eq_ignore_ascii_case(b"trailers"))
-        });
+        let takes_trailers = head
+            .fields
+            .all(Known::Te)
+            .any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers")));
         head.fields.remove_hop_by_hop();
-        let trace = TraceParent::of(
-            head.fields.get(crate::head::Known::Traceparent),
-            &mut worker.rng.borrow_mut(),
-        );
+        let sent = head.fields.get(Known::Traceparent);
+        let trace = TraceParent::of(sent, &mut worker.rng.borrow_mut());
         record.trace(&trace);
-        let (model_listener, _) = self.local.program.listener(self.listener).ok_or(Failure::NoRule)?;
         let outgoing = Outgoing {
             head,
-            target,
-            trusted: model_listener.trusted_hops.contains(self.client.ip),
+            target: &plan.target,
+            trusted: plan.trusted,
             client: self.client,
             trace: &trace,
             takes_trailers,
         };
+        let model = &plan.upstream.model;
         let attempt = Attempt {
             worker,
-            upstream: &upstream,
-            client_tls: record.upstream_id().and_then(|id| self.local.program.client_tls(id)).cloned(),
+            upstream: &plan.upstream,
+            client_tls: plan.client_tls.as_deref(),
             outgoing: &outgoing,
             timer: self.timer,
-            connect_timeout: upstream.model.connect_timeout.unwrap_or(snapshot.timeouts.connect),
-            response_timeout: response_timeout
-                .or(upstream.model.response_timeout)
-                .unwrap_or(snapshot.timeouts.response),
-            stream_idle: snapshot.timeouts.stream_idle,
-            limits: snapshot.limits,
-            signature: self.signature(),
+            connect_timeout: model.connect_timeout.unwrap_or(terms.timeouts.connect),
+            response_timeout: plan
+                .response_timeout
+                .or(model.response_timeout)
+                .unwrap_or(terms.timeouts.response),
+            stream_idle: terms.timeouts.stream_idle,
+            limits: terms.limits,
+            signature: Signature { worker, identity: terms.identity.as_deref() },
             upgrades: &self.client.cells.upgrades,
         };
+        self.attempts(&attempt, body, reply, record).await
+    }
+
+    /// One attempt after another, while the last failed in a way that allows it.
+    async fn attempts<B: Source, R: Reply>(
+        &self,
+        attempt: &Attempt<'_>,
+        body: &mut B,
+        reply: &mut R,
+        record: &mut Record,
+    ) -> Result<(), Failure> {
+        let upstream = attempt.upstream;
         let mut tried = Tried::none();
         loop {
-            let picked = upstream.pick(&mut worker.rng.borrow_mut(), &tried);
+            let picked = upstream.pick(&mut attempt.worker.rng.borrow_mut(), &tried);
             let Some((index, endpoint, _in_flight)) = picked else { return Err(Failure::NoEndpoint) };
             record.endpoint(&endpoint);
             let (failure, retry) = match attempt.run(&endpoint, body, reply, record).await {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
-            let Some(reason) = retry.filter(|_| record.retries < snapshot.limits.retries) else {
+            let Some(reason) = retry.filter(|_| record.retries < attempt.limits.retries) else {
                 return Err(failure);
             };
             if reason == attempt::Retry::Elsewhere {
@@ -264,6 +292,19 @@ impl Exchange<'_> {
             record.retries += 1;
             upstream.cells.retries.add(reason.label());
         }
+    }
+}
+
+/// The gateway's own paths (`NanoProxy`'s), before any rule.
+fn gateway_path(program: &Program, head: &RequestHead) -> Option<OwnAnswer> {
+    let manners = &program.snapshot.manners;
+    match head.path().strip_prefix(b"/.nanoproxy/")? {
+        b"health" if manners.health_path => Some(OwnAnswer::text(200, "OK")),
+        b"config" if manners.config_path => {
+            let dump = program.config_dump.as_deref().unwrap_or_default();
+            Some(OwnAnswer::text(200, Cow::Owned(dump.to_owned())))
+        }
+        _ => None,
     }
 }
 

@@ -4,32 +4,38 @@
 //! answered.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use model::{Name, UpstreamId};
 use tokio::time::Instant;
 
-use super::Exchange;
 use super::failure::CLIENT_CLOSED;
 use super::trace::TraceParent;
 use super::upstream::Endpoint;
 use crate::access_log::Line;
+use crate::client::Client;
 use crate::head::RequestHead;
+use crate::stats::RequestCells;
 use crate::worker::{Local, Worker};
 
-/// No rule, no upstream.
-const NONE: usize = usize::MAX;
+/// No scope, no rule, no upstream.
+pub(crate) const NONE: usize = usize::MAX;
+
+/// The way of a request through a program, by index.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Route {
+    pub(crate) listener: usize,
+    pub(crate) scope: usize,
+    pub(crate) rule: usize,
+    pub(crate) upstream: usize,
+}
 
 /// One request's record.
 #[derive(Debug)]
 pub(crate) struct Record {
     worker: Rc<Worker>,
-    local: Rc<Local>,
-    listener: usize,
-    scope: usize,
-    rule: usize,
-    upstream: usize,
+    cells: Option<Arc<RequestCells>>,
     endpoint: Option<Rc<Endpoint>>,
     started: Instant,
     /// 0 until one is known.
@@ -43,17 +49,12 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn begin(exchange: &Exchange<'_>, head: &RequestHead) -> Self {
-        let worker = exchange.client.worker.clone();
-        let logs = exchange.local.program.snapshot.manners.access_log.is_some();
+    pub(crate) fn begin(client: &Client, local: &Local, listener: usize, head: &RequestHead) -> Self {
+        let logs = local.program.snapshot.manners.access_log.is_some();
         Self {
-            line: logs.then(|| Box::new(line(exchange, head))),
-            worker,
-            local: exchange.local.clone(),
-            listener: exchange.listener,
-            scope: NONE,
-            rule: NONE,
-            upstream: NONE,
+            line: logs.then(|| Box::new(line(client, local, listener, head))),
+            worker: client.worker.clone(),
+            cells: None,
             endpoint: None,
             started: Instant::now(),
             status: 0,
@@ -64,22 +65,16 @@ impl Record {
         }
     }
 
-    pub(crate) fn rule(&mut self, scope: usize, rule: usize) {
-        self.scope = scope;
-        self.rule = rule;
-    }
-
-    pub(crate) fn upstream(&mut self, upstream: UpstreamId) {
-        self.upstream = upstream.0;
-    }
-
-    pub(crate) fn upstream_id(&self) -> Option<UpstreamId> {
-        (self.upstream != NONE).then_some(UpstreamId(self.upstream))
-    }
-
-    pub(crate) fn upstream_name(&self) -> Name {
-        let upstream = self.upstream_id().and_then(|id| self.local.program.snapshot.upstream(id));
-        upstream.map_or(self.local.program.none(), |u| &u.name).clone()
+    /// The way that the request takes, known before it is answered.
+    pub(crate) fn route(&mut self, local: &Local, route: Route) {
+        let Route { listener, scope, rule, upstream } = route;
+        self.cells = Some(local.cells(&self.worker, (listener, scope, rule, upstream)));
+        let Some(line) = &mut self.line else { return };
+        let snapshot = &local.program.snapshot;
+        let scopes = snapshot.listeners.get(listener).map(|l| &l.scopes);
+        let rule = scopes.and_then(|s| s.get(scope)?.rules.rules.get(rule));
+        line.rule = rule.map(|r| r.name.to_string()).unwrap_or_default();
+        line.upstream = snapshot.upstreams.get(upstream).map(|u| u.name.to_string()).unwrap_or_default();
     }
 
     /// The request goes there now; counted as under way until the next one or the end.
@@ -88,6 +83,10 @@ impl Record {
         endpoint.cells.requests.add(1);
         endpoint.cells.in_flight.add(1);
         self.endpoint = Some(endpoint.clone());
+    }
+
+    pub(crate) fn endpoint_label(&self) -> &str {
+        self.endpoint.as_ref().map(|e| &*e.label).unwrap_or_default()
     }
 
     fn leave_endpoint(&mut self) {
@@ -109,20 +108,16 @@ impl Record {
         }
         self.leave_endpoint();
         let took = self.started.elapsed();
-        let key = (self.listener, self.scope, self.rule, self.upstream);
-        self.local.cells(&self.worker, key).record(self.status, took);
+        if let Some(cells) = &self.cells {
+            cells.record(self.status, took);
+        }
         let Some(mut line) = self.line.take() else { return };
         line.status = self.status;
         line.took = took;
         line.body_bytes = self.body_bytes;
         line.retries = self.retries;
         line.error = self.error;
-        let snapshot = &self.local.program.snapshot;
-        let scopes = snapshot.listeners.get(self.listener).map(|l| &l.scopes);
-        let rule = scopes.and_then(|s| s.get(self.scope)?.rules.rules.get(self.rule));
-        line.rule = rule.map(|r| r.name.to_string()).unwrap_or_default();
-        line.upstream = self.upstream_id().map(|_| self.upstream_name().to_string()).unwrap_or_default();
-        line.endpoint = self.endpoint.as_ref().map(|e| e.label.to_string()).unwrap_or_default();
+        self.endpoint_label().clone_into(&mut line.endpoint);
         let shared = &self.worker.shared;
         if let Some(log) = shared.access_log().as_ref()
             && !log.push(*line)
@@ -144,15 +139,15 @@ impl Drop for Record {
     }
 }
 
-fn line(exchange: &Exchange<'_>, head: &RequestHead) -> Line {
+fn line(client: &Client, local: &Local, listener: usize, head: &RequestHead) -> Line {
     const TEXT_BYTES_MAX: usize = 2048;
     let text = |bytes: &[u8]| {
         String::from_utf8_lossy(bytes.get(..TEXT_BYTES_MAX).unwrap_or(bytes)).into_owned()
     };
-    let listener = exchange.local.program.listener(exchange.listener);
+    let listener = local.program.listener(listener);
     Line {
         at: SystemTime::now(),
-        client: format!("{}:{}", exchange.client.ip_text, exchange.client.port),
+        client: format!("{}:{}", client.ip_text, client.port),
         listener: listener.map(|(l, _)| l.name.to_string()).unwrap_or_default(),
         method: text(head.method()),
         host: text(head.authority()),

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use crate::head::{Fields, Framing, Known, ResponseHead};
+use crate::program::Identity;
 use crate::stream::{BodyError, Sink};
 use crate::worker::Worker;
 
@@ -13,7 +14,7 @@ use crate::worker::Worker;
 pub(crate) struct Signature<'s> {
     pub(crate) worker: &'s Worker,
     /// `X-Proxy` and `X-Proxy-Instance`, for answers that came from an upstream.
-    pub(crate) identity: Option<(&'s str, &'s str)>,
+    pub(crate) identity: Option<&'s Identity>,
 }
 
 /// Where an answer goes.
@@ -111,9 +112,9 @@ pub(crate) fn response_fields(
         put(b"Server", b"cloverleaf");
     }
     // 101 is the last answer of HTTP on its connection.
-    if let Some((proxy, instance)) = signature.identity.filter(|_| is_final || head.status == 101) {
-        put(b"X-Proxy", proxy.as_bytes());
-        put(b"X-Proxy-Instance", instance.as_bytes());
+    if let Some(identity) = signature.identity.filter(|_| is_final || head.status == 101) {
+        put(b"X-Proxy", identity.proxy.as_bytes());
+        put(b"X-Proxy-Instance", identity.instance.as_bytes());
     }
 }
 

@@ -1,27 +1,27 @@
-//! What the fuzz targets call: each function reads arbitrary bytes as one parser of this crate does and holds the
-//! result against another implementation, hyper (in [`peer`]) or a naive one (in [`naive`]).
+//! What the fuzz targets call: each function reads arbitrary bytes as one parser of this crate does and
+//! holds the result against another implementation, hyper (in [`peer`]) or a naive one (in [`naive`]).
 //!
-//! Whatever we accept, hyper must accept and read in the same way: a message that two proxies read differently is
-//! how requests are smuggled (RFC 9112 section 11.2). That we refuse more is fine. Built for tests and with the
-//! feature `fuzzing` alone. The corpus is replayed by the tests in [`replay`].
+//! Whatever we accept, hyper must accept and read in the same way: a message that two proxies read
+//! differently is how requests are smuggled (RFC 9112 section 11.2). That we refuse more is fine. Built
+//! for tests and with the feature `fuzzing` alone. The corpus is replayed by the tests in [`replay`].
 
 mod naive;
 mod peer;
 #[cfg(test)]
 mod replay;
 
+use crate::forward::trace::TraceParent;
 use crate::h1::chunked::{ChunkError, Chunked, Step};
 use crate::head::scan::Scan;
-use crate::head::{Fields, Framing, HeadError, RequestHead, ResponseHead, parse_fields};
+use crate::head::{Fields, Framing, HeadError, Known, RequestHead, ResponseHead, parse_fields};
 use crate::routing::normalize_host;
 use naive::Chunks;
 use peer::{Length, Message};
 
-pub use crate::forward::fuzz_traceparent as traceparent;
 pub use crate::routing::fuzz_compare as router;
 
-/// Bytes of one input that are looked at. Below hyper's own bounds on heads, extensions and trailers (16 KiB each),
-/// so that these need not be told apart from disagreements.
+/// Bytes of one input that are looked at. Below hyper's own bounds on heads, extensions and trailers (16
+/// KiB each), so that these need not be told apart from disagreements.
 const INPUT_BYTES_MAX: usize = 12 * 1024;
 /// Bytes that a head or a trailer section may have here.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -33,10 +33,10 @@ const REQUESTS_MAX: usize = 64;
 /// Reads the bytes as a request head, and, if we take it, lets hyper's server read the same head.
 ///
 /// Acceptable differences, besides our being stricter:
-/// - hyper refuses `<`, `>`, `^`, `` ` `` and the like in targets; we pass them on as nginx does, since browsers
-///   send some of them. They are no delimiters anywhere. See [`hyper_takes_target`].
-/// - `http://host?query` is `/?query` for us and an empty path for hyper; compared as the former (RFC 9110
-///   section 4.2.3 says that they are equivalent).
+/// - hyper refuses `<` and `>` in targets, a backtick in paths and `"` in queries; we pass them on, as other
+///   proxies do. They delimit nothing. See [`hyper_takes_target`].
+/// - `http://host?query` is `/?query` for us and an empty path for hyper; compared as the former (RFC
+///   9110 section 4.2.3 says that they are equivalent).
 ///
 /// # Panics
 /// Where the two disagree: that is its purpose. So do the other functions here.
@@ -52,9 +52,9 @@ pub fn request_head(data: &[u8]) {
     same_request(&head, theirs, &context);
 }
 
-/// Reads the bytes as all that a client sends on one connection, bodies between heads, and holds the messages that
-/// come out against those that hyper's server sees. Where it stops (what is malformed, incomplete, or asks to
-/// close or to upgrade), the comparison ends.
+/// Reads the bytes as all that a client sends on one connection, bodies between heads, and holds the
+/// messages that come out against those that hyper's server sees. Where it stops (what is malformed,
+/// incomplete, or asks to close or to upgrade), the comparison ends.
 ///
 /// # Panics
 /// Where hyper sees other messages, or the same with other bodies.
@@ -67,22 +67,30 @@ pub fn connection(data: &[u8]) {
     let seen = peer::serve(data);
     let context = || format!("{} against {seen:#?}", data.escape_ascii());
     for (index, (head, body)) in ours.iter().enumerate() {
-        let Some(theirs) = seen.get(index) else { panic!("hyper misses request {index}: {}", context()) };
+        let Some(theirs) = seen.get(index) else {
+            panic!("hyper misses request {index}: {}", context())
+        };
         same_request(head, theirs, &context);
-        if let Some(body) = body {
-            assert!(theirs.complete, "incomplete body {index}: {}", context());
-            assert_eq!(theirs.body, body.data, "body {index}: {}", context());
-            assert_eq!(theirs.trailers, body.trailers, "trailers {index}: {}", context());
-        } else {
-            assert!(!theirs.complete, "hyper knows where body {index} ends: {}", context());
+        match body {
+            Ok(body) => {
+                assert!(theirs.complete, "incomplete body {index}: {}", context());
+                assert_eq!(theirs.body, body.data, "body {index}: {}", context());
+                assert_eq!(theirs.trailers, body.trailers, "trailers {index}: {}", context());
+            }
+            Err(NoBody::Incomplete) => {
+                assert!(!theirs.complete, "hyper knows where body {index} ends: {}", context());
+            }
+            Err(NoBody::Refused) => {}
         }
     }
 }
 
-/// Reads the bytes as a response head, to GET and to HEAD, and, if we take it, lets hyper's client read the same.
+/// Reads the bytes as a response head, to GET and to HEAD, and, if we take it, lets hyper's client read
+/// the same.
 ///
-/// Acceptable differences, besides our being stricter: interim responses, which hyper takes off by itself, and 101,
-/// which it takes for the end of HTTP, are not compared.
+/// Acceptable differences, besides our being stricter: interim responses, which hyper takes off by
+/// itself, and 101, which it takes for the end of HTTP, are not compared. Of lengths that agree we keep
+/// one and hyper keeps all: they are compared as the framing, not as fields.
 ///
 /// # Panics
 /// Where the two disagree.
@@ -101,7 +109,10 @@ pub fn response_head(data: &[u8]) {
         let context = || format!("{} against {theirs:#?}", data[..len].escape_ascii());
         let Some(theirs) = &theirs else { panic!("hyper refuses: {}", context()) };
         assert_eq!(theirs.status, head.status, "{}", context());
-        same_fields(&head.fields, &theirs.fields, &context);
+        head.fields.remove(Known::ContentLength);
+        let mut fields = theirs.fields.clone();
+        fields.retain(|(name, _)| name != b"content-length");
+        same_fields(&head.fields, &fields, &context);
         let framing = match theirs.length {
             Length::Known(0) => Framing::None,
             Length::Known(length) => Framing::Length(length),
@@ -112,8 +123,8 @@ pub fn response_head(data: &[u8]) {
     }
 }
 
-/// Decodes the bytes as a chunked body: in pieces of several sizes as in one piece; as the naive decoder does; and,
-/// where the body is complete, as hyper does, which must then find the next request behind it.
+/// Decodes the bytes as a chunked body: in pieces of several sizes as in one piece; as the naive decoder
+/// does; and, where the body is complete, as hyper does, which must then find the next request behind it.
 ///
 /// # Panics
 /// Where any of these differ.
@@ -141,12 +152,26 @@ pub fn chunked(data: &[u8]) {
     same_fields(&trailers, &first.trailers, &context);
 }
 
+/// Takes the bytes for a client's `traceparent`. What goes on is always valid, and is the client's if
+/// that was.
+///
+/// # Panics
+/// Where it is not.
+pub fn traceparent(data: &[u8]) {
+    let trace = TraceParent::of(Some(data), &mut balance::Rng::new(1));
+    let sent = trace.as_bytes();
+    assert!(trace.begun || data.starts_with(sent), "changed: {}", data.escape_ascii());
+    assert_eq!(trace.begun, !naive::is_traceparent(data), "{}", data.escape_ascii());
+    assert!(naive::is_traceparent(sent), "sent: {}", sent.escape_ascii());
+    assert_eq!(trace.trace_id().as_bytes(), &sent[3..35]);
+}
+
 fn bounded(data: &[u8]) -> &[u8] {
     data.get(..INPUT_BYTES_MAX).unwrap_or(data)
 }
 
-/// The head at the beginning, and its length with the empty lines before it. As a connection takes it: its host
-/// must be one, too.
+/// The head at the beginning, and its length with the empty lines before it. As a connection takes it:
+/// its host must be one, too.
 fn take_request(data: &[u8]) -> Result<Option<(RequestHead, usize)>, HeadError> {
     let mut rest = data;
     for _ in 0..2 {
@@ -166,34 +191,44 @@ struct Body {
     used: usize,
 }
 
-/// The requests of a connection. The last one's body is missing where it does not arrive whole.
-fn take_requests(mut data: &[u8]) -> Vec<(RequestHead, Option<Body>)> {
+/// Why there is no body.
+#[derive(Clone, Copy)]
+enum NoBody {
+    Refused,
+    Incomplete,
+}
+
+/// The requests of a connection, up to the first one without a body.
+fn take_requests(mut data: &[u8]) -> Vec<(RequestHead, Result<Body, NoBody>)> {
     let mut requests = Vec::new();
     while requests.len() < REQUESTS_MAX {
         let Ok(Some((head, len))) = take_request(data) else { break };
         data = &data[len..];
         let body = take_body(head.framing, data);
-        let used = body.as_ref().map(|body| body.used);
+        let used = body.as_ref().map(|body| body.used).map_err(|why| *why);
         let last = head.closes || head.upgrade().is_some() || head.method() == b"CONNECT";
         requests.push((head, body));
-        let (Some(used), false) = (used, last) else { break };
+        let (Ok(used), false) = (used, last) else { break };
         data = &data[used..];
     }
     requests
 }
 
-fn take_body(framing: Framing, data: &[u8]) -> Option<Body> {
+fn take_body(framing: Framing, data: &[u8]) -> Result<Body, NoBody> {
+    let none = Body { data: Vec::new(), trailers: Vec::new(), used: 0 };
     match framing {
-        Framing::None => Some(Body { data: Vec::new(), trailers: Vec::new(), used: 0 }),
+        Framing::None => Ok(none),
         Framing::Length(length) => {
-            let body = data.get(..usize::try_from(length).ok()?)?;
-            Some(Body { data: body.to_vec(), trailers: Vec::new(), used: body.len() })
+            let length = usize::try_from(length).map_err(|_| NoBody::Incomplete)?;
+            let body = data.get(..length).ok_or(NoBody::Incomplete)?;
+            Ok(Body { data: body.to_vec(), used: length, ..none })
         }
         Framing::Chunked => {
             let decoded = decode(data, data.len().max(1));
-            let used = decoded.end.ok()??;
-            let trailers = parse_fields(&decoded.section, HEAD_FIELDS_MAX).ok()?;
-            Some(Body { data: decoded.data, trailers: sorted(&trailers), used })
+            let used = decoded.end.map_err(|_| NoBody::Refused)?.ok_or(NoBody::Incomplete)?;
+            let trailers =
+                parse_fields(&decoded.section, HEAD_FIELDS_MAX).map_err(|_| NoBody::Refused)?;
+            Ok(Body { data: decoded.data, trailers: sorted(&trailers), used })
         }
         Framing::UntilClose => unreachable!("no request's body ends so"),
     }
@@ -241,7 +276,7 @@ fn decode(input: &[u8], piece: usize) -> Decoded {
 fn hyper_takes_target(head: &RequestHead) -> bool {
     let (path, query) = head.target().split_at(head.path().len());
     let in_path = |b: &u8| matches!(b, 0x21..=0x3b | b'=' | 0x40..=0x5f | 0x61..=0x7e);
-    let in_query = |b: &u8| matches!(b, 0x21..=0x3b | b'=' | 0x3f..=0x7e);
+    let in_query = |b: &u8| matches!(b, 0x21 | 0x24..=0x3b | b'=' | 0x3f..=0x7e);
     path.iter().all(in_path) && query.iter().all(in_query)
 }
 

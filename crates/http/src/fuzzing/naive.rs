@@ -1,5 +1,5 @@
-//! The chunked coding decoded naively: the whole body at once, line by line, as RFC 9112 section 7.1 reads. Shares
-//! no code with the real decoder.
+//! What the real parsers do, naively: the chunked coding, the whole body at once, line by line, as RFC
+//! 9112 section 7.1 reads; and the form of a `traceparent`. Shares no code with them.
 
 /// A complete chunked body.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,8 +46,8 @@ fn line(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&text[..at], &text[at + 2..]))
 }
 
-/// The size in a chunk's first line: 1 to 15 digits, then perhaps white space, then perhaps extensions, 256 bytes of
-/// both together.
+/// The size in a chunk's first line: 1 to 15 digits, then perhaps white space, then perhaps extensions,
+/// 256 bytes of both together.
 fn size(line: &[u8]) -> Option<usize> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (size, extension) = line.split_at(digits);
@@ -60,4 +60,21 @@ fn size(line: &[u8]) -> Option<usize> {
         return None;
     }
     usize::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()
+}
+
+/// Four fields of lower case hexadecimal digits (W3C Trace Context section 3.2.2), neither id zero, and
+/// behind them nothing, or in a version after 00 what it may add.
+pub(super) fn is_traceparent(value: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(value.get(..55).unwrap_or_default()) else { return false };
+    let rest = value.get(55..).unwrap_or_default();
+    let digits = |part: &str| part.bytes().all(|b| b"0123456789abcdef".contains(&b));
+    let zero = |part: &str| part.bytes().all(|b| b == b'0');
+    let parts: Vec<&str> = text.split('-').collect();
+    let [version, trace, parent, _flags] = parts.as_slice() else { return false };
+    parts.iter().map(|part| part.len()).eq([2, 32, 16, 2])
+        && parts.iter().all(|part| digits(part))
+        && *version != "ff"
+        && !zero(trace)
+        && !zero(parent)
+        && (rest.is_empty() || *version != "00" && rest.starts_with(b"-"))
 }

@@ -1,8 +1,9 @@
-//! hyper's HTTP/1 server and client on bytes in memory, without a runtime: the input ends where the bytes end, what
-//! is written is dropped, and a task runs until it is done or waits for what cannot come.
+//! hyper's HTTP/1 server and client on bytes in memory, without a runtime: the input ends where the bytes
+//! end, what is written is dropped, and a task runs until it is done or waits for what cannot come.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -24,7 +25,7 @@ pub(super) enum Length {
 }
 
 /// A message as hyper reads it. Fields are sorted, their names in lower case.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Message {
     pub(super) status: u16,
     pub(super) method: Vec<u8>,
@@ -36,6 +37,18 @@ pub(super) struct Message {
     pub(super) trailers: Vec<(Vec<u8>, Vec<u8>)>,
     /// The body has come to its end.
     pub(super) complete: bool,
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (method, target, authority) =
+            (self.method.escape_ascii(), self.target.escape_ascii(), self.authority.escape_ascii());
+        writeln!(f, "{} {method} {target} of {authority}, {:?}", self.status, self.length)?;
+        for (name, value) in self.fields.iter().chain(&self.trailers) {
+            writeln!(f, "{}: {}", name.escape_ascii(), value.escape_ascii())?;
+        }
+        writeln!(f, "{} (complete: {})", self.body.escape_ascii(), self.complete)
+    }
 }
 
 impl Default for Length {
@@ -70,14 +83,16 @@ pub(super) fn serve(input: &[u8]) -> Vec<Message> {
             Ok::<_, Infallible>(response)
         }
     });
-    let io = Io { input: input.to_vec(), at: 0 };
-    let _ = run(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
+    let mut server = hyper::server::conn::http1::Builder::new();
+    // The end of the input comes before the answers are out.
+    server.half_close(true);
+    let _ = run(server.serve_connection(Io::new(input, false), service));
     seen.take()
 }
 
 /// The response that hyper's client finds in what a server sends; `None` where it refuses it.
 pub(super) fn ask(head: bool, input: &[u8]) -> Option<Message> {
-    let io = Io { input: input.to_vec(), at: 0 };
+    let io = Io::new(input, true);
     let (mut sender, connection) =
         run(hyper::client::conn::http1::handshake::<_, Nothing>(io))?.ok()?;
     let mut request = Request::new(Nothing);
@@ -130,7 +145,7 @@ fn length(body: &Incoming) -> Length {
 fn target(uri: &Uri) -> Vec<u8> {
     let Some(target) = uri.path_and_query() else { return Vec::new() };
     let slash = if target.as_str().starts_with('?') { "/" } else { "" };
-    format!("{slash}{target}").into_bytes()
+    format!("{slash}{}", target.as_str()).into_bytes()
 }
 
 /// The target's, or else the field's.
@@ -142,8 +157,10 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Vec<u8> {
 }
 
 fn sorted(headers: &HeaderMap) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut all: Vec<_> =
-        headers.iter().map(|(name, value)| (name.as_str().into(), value.as_bytes().to_vec())).collect();
+    let mut all: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str().into(), value.as_bytes().to_vec()))
+        .collect();
     all.sort();
     all
 }
@@ -171,14 +188,27 @@ impl Body for Nothing {
 struct Io {
     input: Vec<u8>,
     at: usize,
+    /// It says nothing before it has been asked; this is who waits for that.
+    silent: bool,
+    reader: Option<Waker>,
+}
+
+impl Io {
+    fn new(input: &[u8], silent: bool) -> Self {
+        Self { input: input.to_vec(), at: 0, silent, reader: None }
+    }
 }
 
 impl hyper::rt::Read for Io {
     fn poll_read(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
+        if self.silent {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         let end = self.input.len().min(self.at + buffer.remaining());
         buffer.put_slice(self.input.get(self.at..end).unwrap_or_default());
         self.at = end;
@@ -188,10 +218,12 @@ impl hyper::rt::Read for Io {
 
 impl hyper::rt::Write for Io {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
+        self.silent = false;
+        self.reader.take().into_iter().for_each(Waker::wake);
         Poll::Ready(Ok(bytes.len()))
     }
 

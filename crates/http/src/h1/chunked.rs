@@ -31,7 +31,7 @@ pub(crate) enum ChunkError {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Size { digits: u8, value: u64 },
-    Extension { value: u64, bytes: usize },
+    Extension { value: u64, bytes: usize, named: bool },
     SizeLineFeed { value: u64 },
     Data { left: u64 },
     DataReturn,
@@ -105,16 +105,20 @@ impl Chunked {
                     State::Size { digits: digits + 1, value: value * 16 + digit }
                 }
                 (None, b'\r') if digits > 0 => State::SizeLineFeed { value },
-                (None, b';' | b' ' | b'\t') if digits > 0 => State::Extension { value, bytes: 1 },
+                (None, b';' | b' ' | b'\t') if digits > 0 => {
+                    State::Extension { value, bytes: 1, named: byte == b';' }
+                }
                 _ => return Err(ChunkError::Size),
             },
             (State::Extension { value, .. }, b'\r') => State::SizeLineFeed { value },
-            (State::Extension { value, bytes }, byte) => {
-                let fine = byte == b'\t' || (byte >= 0x20 && byte != 0x7f);
+            // White space alone may stand between the size and the first semicolon.
+            (State::Extension { value, bytes, named }, byte) => {
+                let named = named || byte == b';';
+                let fine = matches!(byte, b'\t' | b' ') || (named && byte > 0x20 && byte != 0x7f);
                 if !fine || bytes >= EXTENSION_BYTES_MAX {
                     return Err(ChunkError::Extension);
                 }
-                State::Extension { value, bytes: bytes + 1 }
+                State::Extension { value, bytes: bytes + 1, named }
             }
             (State::SizeLineFeed { value: 0 }, b'\n') => State::Trailers(Scan::default()),
             (State::SizeLineFeed { value }, b'\n') => State::Data { left: value },
@@ -184,6 +188,7 @@ mod tests {
             ("5\r\nhello\n0\r\n\r\n", ChunkError::LineEnd),
             ("5\rhello", ChunkError::LineEnd),
             ("5;a\nb\r\nhello", ChunkError::Extension),
+            ("5 a\r\nhello\r\n", ChunkError::Extension),
             (&long, ChunkError::Extension),
             ("0\r\nX: y\n\r\n", ChunkError::Trailers),
             (&trailers, ChunkError::Trailers),

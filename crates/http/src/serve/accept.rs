@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::h1::buffer::Buffer;
 use crate::h1::wire::{Io, Wire};
 use crate::stats::ListenerCells;
-use crate::worker::{Local, Shared, Worker};
+use crate::worker::{Shared, Worker};
 
 /// How long accepting pauses when the process has no descriptor or memory left for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -115,6 +115,8 @@ async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, 
     let timer = Timer::new();
     timer.set(local.program.snapshot.timeouts.head);
     let termination = listener.termination.clone();
+    // From here on the connection holds on to no program: it may live for days.
+    drop(local);
     let (io, protocol) = match termination {
         None => (Io::Tcp(stream), None),
         Some(termination) => {
@@ -124,16 +126,13 @@ async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, 
             (Io::Accepted(Box::new(stream)), Some(protocol))
         }
     };
-    let known: Option<(Rc<Local>, usize)> = Some((local, index));
     if protocol == Some(Protocol::Http2) {
-        return Box::pin(h2::serve(io, Buffer::default(), client, known)).await;
+        return Box::pin(h2::serve(io, Buffer::default(), client)).await;
     }
     // Without ALPN the first bytes tell whether it is HTTP/2 by prior knowledge.
-    match h1::serve(Wire::new(io), client, timer, known, protocol.is_none()).await {
+    match h1::serve(Wire::new(io), client, timer, protocol.is_none()).await {
         h1::Served::Over => {}
-        h1::Served::Http2 { io, input, client, known } => {
-            Box::pin(h2::serve(io, input, client, known)).await;
-        }
+        h1::Served::Http2 { io, input, client } => Box::pin(h2::serve(io, input, client)).await,
     }
 }
 

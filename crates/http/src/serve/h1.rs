@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use model::Snapshot;
 use net::timer::Timer;
 
 use crate::client::Client;
@@ -27,13 +28,15 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// answer before a reset (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: u64 = 256 * 1024;
+/// How long a connection that was made just before draining began may take to send its request.
+const FIRST_REQUEST_WHILE_DRAINING: Duration = Duration::from_secs(1);
 
 /// How the serving of a connection ended.
 pub(super) enum Served {
     /// It is over.
     Over,
     /// The client speaks HTTP/2; what it has sent so far is in `input`.
-    Http2 { io: Io, input: Buffer, client: Client, known: Option<(Rc<Local>, usize)> },
+    Http2 { io: Io, input: Buffer, client: Client },
 }
 
 /// What happens after a request.
@@ -49,22 +52,21 @@ pub(super) async fn serve(
     wire: Wire,
     client: Client,
     timer: Timer,
-    mut known: Option<(Rc<Local>, usize)>,
     sniff: bool,
 ) -> Served {
     let mut input = Buffer::default();
     let mut served: u64 = 0;
     loop {
-        if !await_request(&wire, &mut input, &client, &timer, known.as_ref(), served).await {
+        if !await_request(&wire, &mut input, &client, &timer, served).await {
             return Served::Over;
         }
         if sniff && served == 0 && is_preface(&wire, &mut input, &timer).await {
-            return Served::Http2 { io: wire.into_io(), input, client, known };
+            return Served::Http2 { io: wire.into_io(), input, client };
         }
-        let Some((local, listener)) = client.program(&mut known) else { return Served::Over };
+        let Some(program) = client.program() else { return Served::Over };
         served += 1;
-        let one = Request { wire: &wire, client: &client, timer: &timer, local: &local, listener, served };
-        let next = Box::pin(one.serve(&mut input)).await;
+        let one = Request { wire: &wire, client: &client, timer: &timer, served };
+        let next = Box::pin(one.serve(program, &mut input)).await;
         client.cells.received.add(wire.take_received());
         client.cells.sent.add(wire.take_sent());
         match next {
@@ -87,25 +89,28 @@ async fn await_request(
     input: &mut Buffer,
     client: &Client,
     timer: &Timer,
-    known: Option<&(Rc<Local>, usize)>,
     served: u64,
 ) -> bool {
     if !input.is_empty() {
         return true;
     }
     input.release();
-    if let Some((local, _)) = known {
-        let timeouts = &local.program.snapshot.timeouts;
-        timer.set(if served == 0 { timeouts.head } else { timeouts.idle });
-    }
+    let timeouts = client.worker.local().program.snapshot.timeouts;
+    timer.set(if served == 0 { timeouts.head } else { timeouts.idle });
+    let mut hurried = false;
     poll_fn(|cx| {
         if let Poll::Ready(result) = wire.poll_read(cx, input) {
             return Poll::Ready(matches!(result, Ok(count) if count > 0));
         }
         input.release();
-        // A request that has already arrived is served even while draining; an idle connection is not kept.
-        if client.is_closing() && served > 0 {
-            return Poll::Ready(false);
+        // While draining, an idle connection is not kept; one that has just been made may still bring its request.
+        if client.is_closing() {
+            if served > 0 {
+                return Poll::Ready(false);
+            }
+            if !std::mem::replace(&mut hurried, true) {
+                timer.set(timeouts.head.min(FIRST_REQUEST_WHILE_DRAINING));
+            }
         }
         client.handle.wake_me(cx.waker());
         timer.poll_expired(cx).map(|()| false)
@@ -165,21 +170,19 @@ struct Request<'r> {
     wire: &'r Wire,
     client: &'r Client,
     timer: &'r Timer,
-    local: &'r Rc<Local>,
-    listener: usize,
     /// Which one it is on this connection, from 1.
     served: u64,
 }
 
 impl Request<'_> {
-    async fn serve(&self, input: &mut Buffer) -> Next {
-        let snapshot = &self.local.program.snapshot;
-        self.timer.set(snapshot.timeouts.head);
+    async fn serve(&self, program: (Rc<Local>, usize), input: &mut Buffer) -> Next {
+        let Snapshot { limits, timeouts, .. } = program.0.program.snapshot;
+        self.timer.set(timeouts.head);
         let mut head = RequestHead::default();
         let read = async {
-            let len = read_head(self.wire, input, snapshot.limits.head_bytes).await?;
+            let len = read_head(self.wire, input, limits.head_bytes).await?;
             let text = input.filled().get(..len).unwrap_or_default();
-            let parsed = head.parse(text, snapshot.limits.head_fields);
+            let parsed = head.parse(text, limits.head_fields);
             input.consume(len);
             parsed.map_err(ReadHeadError::from)
         };
@@ -189,10 +192,10 @@ impl Request<'_> {
             Ok(Err(_)) => return Next::Close,
             Err(_) => return self.refuse(408, "head_timeout", "the request head did not arrive in time").await,
         }
-        let limit = snapshot.limits.requests_per_connection;
+        let limit = limits.requests_per_connection;
         let mut close = head.closes || self.client.is_closing() || (limit > 0 && self.served >= limit);
         let mut output = Vec::with_capacity(512);
-        let trailers = TrailerLimits { bytes: snapshot.limits.head_bytes, fields: snapshot.limits.head_fields };
+        let trailers = TrailerLimits { bytes: limits.head_bytes, fields: limits.head_fields };
         let mut body = BodyReader::new(self.wire, input, head.framing, trailers);
         let mut reply = H1Reply {
             writer: BodyWriter::new(self.wire, &mut output, Framing::None),
@@ -201,13 +204,8 @@ impl Request<'_> {
             closing: self.client,
             begun: false,
         };
-        let exchange = Exchange {
-            client: self.client,
-            local: self.local,
-            listener: self.listener,
-            timer: self.timer,
-        };
-        let ending = exchange.answer(&mut head, &mut body, &mut reply).await;
+        let exchange = Exchange { client: self.client, timer: self.timer };
+        let ending = exchange.answer(program, &mut head, &mut body, &mut reply).await;
         let upgraded = head.upgrade().is_some() && !body.is_done();
         let whole = body.is_done();
         drop(body);
@@ -232,7 +230,7 @@ impl Request<'_> {
             begun: false,
         };
         let signature = Signature { worker: &self.client.worker, identity: None };
-        self.timer.set(self.local.program.snapshot.timeouts.head);
+        self.timer.set(LINGER);
         let answer = OwnAnswer::text(status, format!("{status}: {message}\n"));
         let _ = self.timer.guard(answer.send(&mut reply, false, signature)).await;
         Next::Close

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
+use model::Snapshot;
 use net::timer::Timer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -34,13 +35,10 @@ const RESET_STREAMS_MAX: usize = 32;
 /// How long a connection may take to end after GOAWAY when no stream is left.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-type Known = Option<(Rc<Local>, usize)>;
-
 /// Serves a connection until it ends; `input` is what has been read of it already. Dropped, the socket closes and
 /// its streams' exchanges end.
-pub(super) async fn serve(io: Io, input: Buffer, client: Client, known: Known) {
-    let Some((local, _)) = &known else { return };
-    let (limits, timeouts) = (local.program.snapshot.limits, local.program.snapshot.timeouts);
+pub(super) async fn serve(io: Io, input: Buffer, client: Client) {
+    let Snapshot { limits, timeouts, .. } = client.worker.local().program.snapshot;
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(limits.h2_streams)
@@ -60,14 +58,13 @@ pub(super) async fn serve(io: Io, input: Buffer, client: Client, known: Known) {
         Ok(Err(_)) | Err(_) => return client.cells.refused.add("h2_error"),
     };
     let client = Rc::new(client);
-    let streams = Streams { client: client.clone(), known: RefCell::new(known), open: Rc::default() };
+    let streams = Streams { client: client.clone(), open: Rc::default() };
     drive(connection, &streams, &timer, timeouts.idle, &moved).await;
 }
 
 /// What the streams of a connection share.
 struct Streams {
     client: Rc<Client>,
-    known: RefCell<Known>,
     open: Rc<Cell<usize>>,
 }
 
@@ -128,10 +125,9 @@ async fn drive(
 
 impl Streams {
     fn start(&self, request: http::Request<h2::RecvStream>, respond: SendResponse<Bytes>) {
-        let mut known = self.known.borrow_mut();
-        let Some((local, listener)) = self.client.program(&mut known) else { return };
+        let Some(program) = self.client.program() else { return };
         let open = Open::new(self.open.clone(), self.client.clone());
-        net::task::spawn_local("stream", stream(open, local, listener, request, respond));
+        net::task::spawn_local("stream", stream(open, program, request, respond));
     }
 }
 
@@ -158,14 +154,13 @@ impl Drop for Open {
 /// One request. Ends early when the client resets the stream.
 async fn stream(
     open: Open,
-    local: Rc<Local>,
-    listener: usize,
+    program: (Rc<Local>, usize),
     request: http::Request<h2::RecvStream>,
     respond: SendResponse<Bytes>,
 ) {
     let client = open.client.clone();
     let out = RefCell::new(Out::Waiting(respond));
-    let limits = local.program.snapshot.limits;
+    let limits = program.0.program.snapshot.limits;
     let (parts, recv) = request.into_parts();
     let mut head = match request_head(&parts, &recv, limits.head_fields, &client.worker.rng) {
         Ok(head) => head,
@@ -177,8 +172,8 @@ async fn stream(
     let mut body = H2Body::new(recv);
     let mut reply = H2Reply::new(&out);
     let timer = Timer::new();
-    let exchange = Exchange { client: &client, local: &local, listener, timer: &timer };
-    let mut answer = pin!(exchange.answer(&mut head, &mut body, &mut reply));
+    let exchange = Exchange { client: &client, timer: &timer };
+    let mut answer = pin!(exchange.answer(program, &mut head, &mut body, &mut reply));
     let ending = poll_fn(|cx| {
         if let Poll::Ready(ending) = answer.as_mut().poll(cx) {
             return Poll::Ready(Some(ending));

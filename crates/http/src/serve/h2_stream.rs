@@ -35,6 +35,11 @@ pub(super) fn request_head(
     let mut head =
         RequestHead::from_parts(parts.method.as_str().as_bytes(), target.as_bytes(), authority(parts)?)?;
     push_fields(&mut head.fields, &parts.headers);
+    let lengths = parts.headers.get_all(http::header::CONTENT_LENGTH).iter().count();
+    // The library takes a length that is said twice, and one where there is no body (RFC 8441): HTTP/1 cannot.
+    if lengths > 1 || (lengths > 0 && protocol.is_some()) {
+        return Err(HeadError::Length);
+    }
     head.expects_continue = parts.headers.contains_key(http::header::EXPECT);
     head.framing = if recv.is_end_stream() {
         Framing::None

@@ -35,26 +35,30 @@ pub(super) struct Reload {
     source: Source,
     generation: u64,
     fixed: Fixed,
+    /// The files that what is served was made from.
+    served: Vec<PathBuf>,
 }
 
 impl Reload {
     pub(super) fn new(source: Source, config: &Config) -> Self {
-        Self { source, generation: 1, fixed: Fixed::of(config) }
+        let served = watched(&source, config);
+        Self { source, generation: 1, fixed: Fixed::of(config), served }
     }
 
     /// Reads the file again and serves it if it is valid.
     pub(super) async fn run(&mut self, gateway: &mut Gateway) {
         let started = Instant::now();
         let generation = self.generation + 1;
-        let source = self.source.clone();
-        // Parsing and compiling a large file takes a while: the admin port goes on meanwhile.
-        let loaded = tokio::task::spawn_blocking(move || load(&source, generation)).await;
-        let (outcome, mut found) = match loaded {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                let problem = format!("reading it failed: {error}");
-                (None, Diagnostics(vec![Diagnostic::error(self.place(), "", problem)]))
+        let (config, mut found) = self.read().await;
+        let outcome = match config {
+            Some(config) => {
+                // Before they are read: whatever changes from here on is noticed, and if one of them is what is
+                // wrong, its correction is.
+                let files = watched(&self.source, &config).into_iter().chain(self.served.clone());
+                self.watch(gateway, files.collect(), &mut found);
+                self.compile(generation, config, &mut found).await
             }
+            None => None,
         };
         let applied = match outcome {
             Some((config, program)) => {
@@ -72,9 +76,48 @@ impl Reload {
         gateway.provider.reloaded(applied, took, found);
     }
 
+    /// Reads and checks the file. Parsing a large one takes a while: the admin port goes on meanwhile.
+    async fn read(&self) -> (Option<Config>, Diagnostics) {
+        let source = self.source.clone();
+        let read = tokio::task::spawn_blocking(move || source.load()).await;
+        read.unwrap_or_else(|error| (None, self.failed(&error)))
+    }
+
+    /// Compiles what was read; so does that.
+    async fn compile(
+        &self,
+        generation: u64,
+        config: Config,
+        found: &mut Diagnostics,
+    ) -> Option<(Config, Program)> {
+        let job = move || compile(generation, &config).map(|done| (config, done));
+        let compiled = tokio::task::spawn_blocking(job).await;
+        match compiled.unwrap_or_else(|error| Err(self.failed(&error))) {
+            Ok((config, (program, warnings))) => {
+                found.0.extend(warnings.0);
+                Some((config, program))
+            }
+            Err(errors) => {
+                found.0.extend(errors.0);
+                None
+            }
+        }
+    }
+
+    fn failed(&self, error: &tokio::task::JoinError) -> Diagnostics {
+        let problem = format!("reading it failed: {error}");
+        Diagnostics(vec![Diagnostic::error(self.place(), "", problem)])
+    }
+
+    fn watch(&self, gateway: &mut Gateway, files: Vec<PathBuf>, found: &mut Diagnostics) {
+        if let Err(error) = gateway.watcher.set_paths(files) {
+            found.push(Diagnostic::warning(self.place(), "", format!("cannot watch its files: {error}")));
+        }
+    }
+
     /// Binds what is new, publishes the program, closes what is gone.
     async fn apply(
-        &self,
+        &mut self,
         gateway: &mut Gateway,
         config: Config,
         program: Program,
@@ -90,13 +133,13 @@ impl Reload {
                 return false;
             }
         };
-        gateway.shared.publish(program);
+        let old = gateway.shared.publish(program);
+        net::task::spawn("retire", retire(old));
         if let Err(error) = open_access_log(&gateway.shared) {
             found.push(Diagnostic::warning(self.place(), "accessLog", format!("{error:#}")));
         }
-        if let Err(error) = gateway.watcher.set_paths(watched(&self.source, &config)) {
-            found.push(Diagnostic::warning(self.place(), "", format!("cannot watch its files: {error}")));
-        }
+        self.served = watched(&self.source, &config);
+        self.watch(gateway, self.served.clone(), found);
         if let Err(error) = gateway.listeners.apply(opened, &gateway.workers, &gateway.shared).await {
             tracing::error!(error = format!("{error:#}"), "serving the new listeners");
         }
@@ -122,27 +165,22 @@ impl Reload {
     }
 }
 
+/// Keeps an old program until no worker has it any more, and frees it where nobody waits: a hundred thousand rules
+/// take a while.
+async fn retire(old: Arc<Program>) {
+    const LOOK_EVERY: Duration = Duration::from_millis(500);
+    while Arc::strong_count(&old) > 1 {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let _ = tokio::task::spawn_blocking(move || drop(old)).await;
+}
+
 fn report(applied: bool, generation: u64, took: Duration) {
     let took_ms = took.as_millis();
     if applied {
         tracing::info!(generation, took_ms, "configuration reloaded");
     } else {
         tracing::error!(took_ms, "configuration not reloaded: what was served before goes on");
-    }
-}
-
-fn load(source: &Source, generation: u64) -> (Option<(Config, Program)>, Diagnostics) {
-    let (config, mut found) = source.load();
-    let Some(config) = config else { return (None, found) };
-    match compile(generation, &config) {
-        Ok((program, warnings)) => {
-            found.0.extend(warnings.0);
-            (Some((config, program)), found)
-        }
-        Err(errors) => {
-            found.0.extend(errors.0);
-            (None, found)
-        }
     }
 }
 
