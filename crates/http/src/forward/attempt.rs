@@ -93,7 +93,8 @@ impl Attempt<'_> {
         let idle = if fresh_only { None } else { endpoint.take_idle(replayable) };
         let mut connection = match idle {
             Some(connection) => connection,
-            None => self.open(endpoint).await?,
+            // What is rare is boxed, so that the usual exchange stays small: it is moved into its task as a whole.
+            None => Box::pin(self.open(endpoint)).await?,
         };
         let reused = connection.reused;
         request::write(
@@ -162,7 +163,7 @@ impl Attempt<'_> {
             if response.status == 101 {
                 record.status = 101;
                 self.begin(response, reply, phase)?;
-                self.tunnel(body, reply, (input, wire), &mut out).await;
+                Box::pin(self.tunnel(body, reply, (input, wire), &mut out)).await;
                 return Ok(false);
             }
             return self.relay((wire, input, response), reply, record, phase).await;
@@ -177,7 +178,7 @@ impl Attempt<'_> {
             sent.set(result.is_ok());
             result
         };
-        let reusable = self.both(request, answer, phase).await?;
+        let reusable = Box::pin(self.both(request, answer, phase)).await?;
         Ok(reusable && sent.get())
     }
 
