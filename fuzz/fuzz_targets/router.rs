@@ -1,4 +1,4 @@
-//! The compiled tables of rules against the naive loop.
+//! The compiled tables of rules beside the naive loop.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| cloverleaf_http::routing::fuzz_compare(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cloverleaf_http::fuzzing::router(data));

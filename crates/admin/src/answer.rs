@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Body;
 
-use crate::guard::{self, Refusal};
+use crate::guard::{self, Hosts, Refusal};
 use crate::metrics::{self, Format};
 use crate::{Provider, Readiness, process};
 
@@ -43,10 +43,11 @@ struct Denied(StatusCode, &'static str);
 pub(crate) async fn answer<B: Body>(
     request: Request<B>,
     provider: Arc<dyn Provider>,
+    hosts: Hosts,
 ) -> Response<Full<Bytes>> {
     let has_body = !request.body().is_end_stream();
     let (parts, _) = request.into_parts();
-    match choose(&parts, has_body) {
+    match choose(&parts, has_body, hosts) {
         Err(denied) => refuse(denied, has_body),
         Ok(page) => {
             // Making a page may take milliseconds, and the provider may have bugs: neither may stop
@@ -64,14 +65,18 @@ pub(crate) async fn answer<B: Body>(
     }
 }
 
-fn choose(parts: &Parts, has_body: bool) -> Result<Page, Denied> {
-    guard::check(&parts.uri, &parts.headers, parts.version).map_err(|refusal| match refusal {
-        Refusal::Malformed => Denied(StatusCode::BAD_REQUEST, "the request needs one valid Host"),
-        Refusal::Foreign => Denied(
-            StatusCode::FORBIDDEN,
-            "the admin port answers only where the Host is an IP address or localhost",
-        ),
-    })?;
+fn choose(parts: &Parts, has_body: bool, hosts: Hosts) -> Result<Page, Denied> {
+    guard::check(&parts.uri, &parts.headers, parts.version, hosts).map_err(
+        |refusal| match refusal {
+            Refusal::Malformed => {
+                Denied(StatusCode::BAD_REQUEST, "the request needs one valid Host")
+            }
+            Refusal::Foreign => Denied(
+                StatusCode::FORBIDDEN,
+                "on a loopback address the admin port answers only to an IP address or localhost as Host",
+            ),
+        },
+    )?;
     let page = page(parts).ok_or(Denied(
         StatusCode::NOT_FOUND,
         "no such page; there are /healthz /readyz /metrics /config /state and /",
@@ -173,7 +178,8 @@ mod tests {
     #[test]
     fn pages_and_refusals() {
         let status = |method, path, host, has_body| {
-            choose(&parts(method, path, host), has_body).map_or_else(|d| d.0.as_u16(), |_| 200)
+            choose(&parts(method, path, host), has_body, Hosts::Local)
+                .map_or_else(|d| d.0.as_u16(), |_| 200)
         };
         for (method, path, host, has_body, expected) in [
             ("GET", "/", "127.0.0.1:1", false, 200),

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
+use crate::guard::Hosts;
 use crate::{Error, Provider, answer};
 
 /// Connections at a time; further ones wait in the kernel's queue.
@@ -79,6 +80,7 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
         let address = self.address;
+        let hosts = Hosts::of(address);
         let listener = tokio::net::TcpListener::from_std(self.listener)
             .map_err(|source| Error::Serve { address, source })?;
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -89,7 +91,8 @@ impl Server {
                 () = &mut shutdown => break,
                 next = next(&listener, &places) => next,
             };
-            let connection = connection(stream, Arc::clone(&provider), graceful.watcher(), place);
+            let connection =
+                connection(stream, Arc::clone(&provider), hosts, graceful.watcher(), place);
             drop(net::task::spawn("admin connection", connection));
         }
         drop(listener);
@@ -121,12 +124,13 @@ async fn next(
 async fn connection(
     stream: TcpStream,
     provider: Arc<dyn Provider>,
+    hosts: Hosts,
     watcher: Watcher,
     place: Option<OwnedSemaphorePermit>,
 ) {
     let service = service_fn(move |request| {
         let provider = Arc::clone(&provider);
-        async move { Ok::<_, Infallible>(answer::answer(request, provider).await) }
+        async move { Ok::<_, Infallible>(answer::answer(request, provider, hosts).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -169,7 +173,11 @@ mod tests {
     }
 
     fn start() -> (SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
-        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        start_at("127.0.0.1:0")
+    }
+
+    fn start_at(address: &str) -> (SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+        let server = Server::bind(address.parse().unwrap()).unwrap();
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel();
         let task = net::task::spawn("admin", async move {
@@ -250,6 +258,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_port_that_others_can_reach_answers_to_names() {
+        let (address, _stop, _task) = start_at("0.0.0.0:0");
+        let local = SocketAddr::from(([127, 0, 0, 1], address.port()));
+        for (host, status) in
+            [("gateway.prod.svc:9180", "200"), ("127.0.0.1", "200"), ("a b", "400")]
+        {
+            let head =
+                format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            let reply = exchange(local, &head).await;
+            assert_eq!(reply.split(' ').nth(1), Some(status), "{host}: {reply}");
+        }
+    }
+
+    #[tokio::test]
     async fn head_has_the_length_and_no_body() {
         let (address, _stop, _task) = start();
         let reply = exchange(address, "HEAD /healthz HTTP/1.0\r\n\r\n").await;
@@ -299,7 +321,7 @@ mod tests {
             .unwrap()
             .await;
         let graceful = GracefulShutdown::new();
-        let served = connection(server, Arc::new(Fake), graceful.watcher(), None);
+        let served = connection(server, Arc::new(Fake), Hosts::Local, graceful.watcher(), None);
         let began = tokio::time::Instant::now();
         served.await;
         assert_eq!(began.elapsed().as_secs(), HEAD_TIMEOUT.as_secs());

@@ -151,9 +151,17 @@ mod tests {
 
     #[test]
     fn every_spelling_of_config_works() {
-        for spelling in [&["-c", "x"][..], &["-config", "x"], &["--config", "x"], &["-config=x"], &["--config=x"]] {
+        for spelling in [
+            &["-c", "x"][..],
+            &["-config", "x"],
+            &["--config", "x"],
+            &["-config=x"],
+            &["--config=x"],
+        ] {
             let given = ["cloverleaf", "gateway"].iter().chain(spelling).map(OsString::from);
-            let Command::Gateway(args) = Cli::parse_from(arguments(given)).command else { panic!() };
+            let Command::Gateway(args) = Cli::parse_from(arguments(given)).command else {
+                panic!()
+            };
             assert_eq!(args.source.config, Some(PathBuf::from("x")), "{spelling:?}");
         }
     }

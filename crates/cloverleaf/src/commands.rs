@@ -10,7 +10,12 @@ use serde_json::{Value, json};
 
 /// Prints a shell's completions.
 pub(crate) fn completions(shell: clap_complete::Shell) {
-    clap_complete::generate(shell, &mut crate::cli::Cli::command(), "cloverleaf", &mut std::io::stdout());
+    clap_complete::generate(
+        shell,
+        &mut crate::cli::Cli::command(),
+        "cloverleaf",
+        &mut std::io::stdout(),
+    );
 }
 
 /// Diagnostics for a program.

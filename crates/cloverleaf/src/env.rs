@@ -66,7 +66,11 @@ pub(crate) fn seconds(name: &'static str, value: String) -> Result<Duration, Env
     const DAY: f64 = 86_400.0;
     match value.parse::<f64>() {
         Ok(number) if number > 0.0 && number <= DAY => Ok(Duration::from_secs_f64(number)),
-        _ => Err(EnvironmentError { name, value, expected: "a number of seconds above 0, at most 86400" }),
+        _ => Err(EnvironmentError {
+            name,
+            value,
+            expected: "a number of seconds above 0, at most 86400",
+        }),
     }
 }
 
@@ -77,16 +81,18 @@ mod tests {
     #[test]
     fn all_variables_of_nanoproxy_are_read() {
         let read = Environment::read(|name| {
-            Some(match name {
-                "CONF_FILE" => "/conf/config.yaml",
-                "TIMEOUT" => "2.5",
-                "PORT" => "9000",
-                "CERT_PATH" => "/certs",
-                "CONFIG_B64" => "eA==",
-                "DEBUG" | "TLS_SKIP_VERIFY" => "0",
-                _ => return None,
-            }
-            .to_owned())
+            Some(
+                match name {
+                    "CONF_FILE" => "/conf/config.yaml",
+                    "TIMEOUT" => "2.5",
+                    "PORT" => "9000",
+                    "CERT_PATH" => "/certs",
+                    "CONFIG_B64" => "eA==",
+                    "DEBUG" | "TLS_SKIP_VERIFY" => "0",
+                    _ => return None,
+                }
+                .to_owned(),
+            )
         });
         let expected = Environment {
             conf_file: Some("/conf/config.yaml".into()),
@@ -103,10 +109,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_named() {
-        for (name, value) in [("PORT", "http"), ("PORT", "0"), ("PORT", "70000"), ("TIMEOUT", "5s"), ("TIMEOUT", "0")] {
+        for (name, value) in [
+            ("PORT", "http"),
+            ("PORT", "0"),
+            ("PORT", "70000"),
+            ("TIMEOUT", "5s"),
+            ("TIMEOUT", "0"),
+        ] {
             let error = Environment::read(|n| (n == name).then(|| value.to_owned())).unwrap_err();
             let text = error.to_string();
-            assert!(text.contains(name) && text.contains(value) && text.contains("expected"), "{text}");
+            assert!(
+                text.contains(name) && text.contains(value) && text.contains("expected"),
+                "{text}"
+            );
         }
     }
 }

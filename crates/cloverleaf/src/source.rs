@@ -73,9 +73,10 @@ impl Source {
     /// Where it is not base64, or the file cannot be written.
     pub(crate) fn write_config_b64(&self) -> anyhow::Result<()> {
         let Some(encoded) = &self.config_b64 else { return Ok(()) };
-        let decoded = base64::engine::general_purpose::STANDARD
-            .decode(encoded.trim())
-            .map_err(|e| UsageError(format!("environment variable CONFIG_B64: not standard base64: {e}")))?;
+        let decoded =
+            base64::engine::general_purpose::STANDARD.decode(encoded.trim()).map_err(|e| {
+                UsageError(format!("environment variable CONFIG_B64: not standard base64: {e}"))
+            })?;
         std::fs::write(&self.path, decoded)
             .with_context(|| format!("writing CONFIG_B64 to {}", self.path.display()))
     }

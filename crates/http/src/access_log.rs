@@ -73,7 +73,9 @@ impl AccessLog {
             }
         };
         let (lines, queue) = sync_channel(LINES_MAX);
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(out, &queue))?;
+        std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write(out, &queue))?;
         Ok(Self { lines })
     }
 

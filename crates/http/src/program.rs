@@ -76,14 +76,23 @@ impl Program {
                 scheme: listener.protocol.scheme(),
             })
             .collect();
-        let by_address = snapshot.listeners.iter().enumerate().map(|(i, l)| (l.address, i)).collect();
+        let by_address =
+            snapshot.listeners.iter().enumerate().map(|(i, l)| (l.address, i)).collect();
         let identity = snapshot.manners.proxy_headers.then(|| {
             let proxy = concat!("Cloverleaf/", env!("CARGO_PKG_VERSION")).into();
             Arc::new(Identity { proxy, instance: instance.into() })
         });
         let none = "-".into();
-        let program =
-            Self { generation, snapshot, config_dump, listeners, by_address, upstream_tls, none, identity };
+        let program = Self {
+            generation,
+            snapshot,
+            config_dump,
+            listeners,
+            by_address,
+            upstream_tls,
+            none,
+            identity,
+        };
         Ok((program, found))
     }
 

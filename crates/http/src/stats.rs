@@ -13,20 +13,41 @@ use model::Name;
 
 /// Upper bounds of the latency histogram's buckets in microseconds; a last bucket has no bound.
 pub const LATENCY_BOUNDS_MICROS: [u64; 16] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
-    2_500_000, 5_000_000, 10_000_000,
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000,
 ];
 /// Reasons why a request is answered before it is routed, and a connection ends before one.
 pub const REFUSED_REASONS: [&str; 9] = [
-    "bad_request", "head_too_large", "head_timeout", "version", "transfer_coding", "expectation",
-    "plain_http_on_tls", "h2_error", "other",
+    "bad_request",
+    "head_too_large",
+    "head_timeout",
+    "version",
+    "transfer_coding",
+    "expectation",
+    "plain_http_on_tls",
+    "h2_error",
+    "other",
 ];
-/// How TLS handshakes with clients end.
-pub const HANDSHAKE_RESULTS: [&str; 8] = [
-    "ok", "timeout", "eof", "no_shared_version", "no_shared_protocol", "bad_client_hello", "io", "other",
+/// How TLS handshakes with clients end: well, too late, or as [`tls::AcceptErrorKind`] has it.
+pub const HANDSHAKE_RESULTS: [&str; 14] = [
+    "ok",
+    "timeout",
+    "plain_http",
+    "not_tls",
+    "bad_client_hello",
+    "no_shared_version",
+    "no_shared_cipher",
+    "no_shared_protocol",
+    "certificate_refused",
+    "alert",
+    "eof",
+    "io",
+    "internal",
+    "other",
 ];
 /// How attempts to connect to an endpoint end.
-pub const CONNECT_RESULTS: [&str; 7] = ["ok", "refused", "unreachable", "timeout", "resolve", "tls", "other"];
+pub const CONNECT_RESULTS: [&str; 7] =
+    ["ok", "refused", "unreachable", "timeout", "resolve", "tls", "other"];
 /// Why a request was sent again.
 pub const RETRY_REASONS: [&str; 2] = ["connect", "closed"];
 
@@ -201,7 +222,10 @@ impl<K: Hash + Eq + Clone, C: Default> Family<K, C> {
     #[must_use]
     pub fn read(&self) -> Vec<(K, Vec<Arc<C>>)> {
         let families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        families.iter().map(|(k, cells)| (k.clone(), cells.iter().flatten().cloned().collect())).collect()
+        families
+            .iter()
+            .map(|(k, cells)| (k.clone(), cells.iter().flatten().cloned().collect()))
+            .collect()
     }
 
     /// Forgets keys, so that changes of configuration do not make the process grow for ever.
@@ -238,6 +262,13 @@ mod tests {
         let buckets: Vec<u64> = cells.latency.iter().map(Cell::get).collect();
         assert_eq!((buckets[0], buckets[1], buckets[16]), (1, 1, 1));
         assert_eq!(cells.classes.each_ref().map(Cell::get), [1, 1, 0, 0, 1]);
+    }
+
+    #[test]
+    fn every_way_in_which_a_handshake_fails_has_its_label() {
+        for kind in tls::AcceptErrorKind::ALL {
+            assert!(HANDSHAKE_RESULTS.contains(&kind.as_str()), "{kind:?}");
+        }
     }
 
     #[test]

@@ -123,7 +123,9 @@ impl Names {
     }
 
     fn has(&self, key: &RequestKey) -> bool {
-        let known = |set: &std::collections::HashSet<Name>, name: &Name| &**name == "-" || set.contains(name);
+        let known = |set: &std::collections::HashSet<Name>, name: &Name| {
+            &**name == "-" || set.contains(name)
+        };
         self.listeners.contains(&key.listener)
             && known(&self.rules, &key.rule)
             && known(&self.upstreams, &key.upstream)
@@ -197,7 +199,8 @@ impl Worker {
 
     fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let local = RefCell::new(Rc::new(Local::new(shared.program())));
-        let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+        let seed =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
         let seed = u64::try_from(seed & u128::from(u64::MAX)).unwrap_or(0) ^ ((index as u64) << 56);
         Rc::new(Self {
             index,
@@ -353,7 +356,8 @@ impl Local {
             let snapshot = &self.program.snapshot;
             let none = self.program.none();
             let model = snapshot.listeners.get(listener);
-            let rule = model.and_then(|l| l.scopes.get(scope)?.rules.rules.get(rule)).map(|r| &r.name);
+            let rule =
+                model.and_then(|l| l.scopes.get(scope)?.rules.rules.get(rule)).map(|r| &r.name);
             let key = RequestKey {
                 listener: model.map_or(none, |l| &l.name).clone(),
                 rule: rule.unwrap_or(none).clone(),

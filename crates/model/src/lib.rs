@@ -15,11 +15,13 @@ pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 pub use host::{HostName, HostPattern, InvalidHost};
 pub use limits::{Limits, Timeouts};
 pub use listener::{
-    Certificate, Listener, ListenerProtocol, PemSource, Scope, TlsTermination, TlsVersion, TrustedHops,
+    Certificate, Listener, ListenerProtocol, PemSource, Scope, TlsTermination, TlsVersion,
+    TrustedHops,
 };
 pub use rule::{Action, MatchOrder, PathMatch, PathRewrite, Rule, RuleSet, UpstreamRef};
 pub use upstream::{
-    Algorithm, Endpoint, HostHeader, PoolLimits, Target, Upstream, UpstreamId, UpstreamTls, Verification,
+    Algorithm, Endpoint, HostHeader, PoolLimits, Target, Upstream, UpstreamId, UpstreamTls,
+    Verification,
 };
 
 use std::sync::Arc;

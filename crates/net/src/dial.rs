@@ -72,7 +72,11 @@ impl Dialer {
     ///
     /// # Errors
     /// [`DialError`]; of several addresses that of the last.
-    pub async fn connect(&self, target: &Target, timeout: Duration) -> Result<TcpStream, DialError> {
+    pub async fn connect(
+        &self,
+        target: &Target,
+        timeout: Duration,
+    ) -> Result<TcpStream, DialError> {
         let deadline = Instant::now() + timeout;
         let (name, port) = match target {
             Target::Address(address) => return connect_one(target, *address, timeout).await,

@@ -29,11 +29,46 @@ pub struct ListenError {
 /// # Errors
 /// [`ListenError`] with the kernel's reason.
 pub fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, ListenError> {
+    bind_as(address, count, Neighbours::None)
+}
+
+/// As [`bind`], for an address that [overlaps](overlap) one on which this process listens already: a listener that
+/// moves from every address to one of them, or the other way round. The more exact address gets the connections.
+///
+/// Another process that would share the address is not noticed, one that would not share it is.
+///
+/// # Errors
+/// [`ListenError`] with the kernel's reason.
+pub fn bind_beside_own(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, ListenError> {
+    bind_as(address, count, Neighbours::Own)
+}
+
+/// Whether sockets on both would be in each other's way: the same port, and one of them on every address or both on
+/// the same.
+#[must_use]
+pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+/// Who may already listen on an overlapping address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Neighbours {
+    None,
+    Own,
+}
+
+fn bind_as(
+    address: SocketAddr,
+    count: usize,
+    neighbours: Neighbours,
+) -> Result<Vec<TcpListener>, ListenError> {
     let failed = |source| ListenError { address, source };
-    match try_bind(address, count) {
+    match try_bind(address, count, neighbours) {
         Err(error) if no_ipv6(&error) && address.ip().is_unspecified() && address.is_ipv6() => {
             let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
-            try_bind(v4, count).map_err(failed)
+            try_bind(v4, count, neighbours).map_err(failed)
         }
         result => result.map_err(failed),
     }
@@ -41,15 +76,20 @@ pub fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, Liste
 
 fn no_ipv6(error: &std::io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
-    error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == std::io::ErrorKind::AddrNotAvailable
+    error.raw_os_error() == Some(EAFNOSUPPORT)
+        || error.kind() == std::io::ErrorKind::AddrNotAvailable
 }
 
-fn try_bind(address: SocketAddr, count: usize) -> std::io::Result<Vec<TcpListener>> {
-    // Without SO_REUSEPORT the kernel tells whether anybody else is there.
-    let probe = socket(address, false)?;
-    let mut address = address;
-    address.set_port(local(&probe)?.port());
-    drop(probe);
+fn try_bind(
+    mut address: SocketAddr,
+    count: usize,
+    neighbours: Neighbours,
+) -> std::io::Result<Vec<TcpListener>> {
+    if neighbours == Neighbours::None {
+        // Without SO_REUSEPORT the kernel tells whether anybody else is there.
+        let probe = socket(address, false)?;
+        address.set_port(local(&probe)?.port());
+    }
     let bind_one = |_| socket(address, true).map(TcpListener::from);
     (0..count.max(1)).map(bind_one).collect()
 }
@@ -88,5 +128,36 @@ mod tests {
         let again = bind(address, 1).unwrap_err();
         assert_eq!(again.source.kind(), std::io::ErrorKind::AddrInUse);
         assert!(again.to_string().contains(&address.to_string()));
+    }
+
+    #[test]
+    fn an_address_of_our_own_on_every_address_is_shared_and_a_strangers_is_not() {
+        let every = bind("0.0.0.0:0".parse().unwrap(), 2).unwrap();
+        let port = every[0].local_addr().unwrap().port();
+        let one = SocketAddr::from(([127, 0, 0, 1], port));
+        assert!(overlap(every[0].local_addr().unwrap(), one));
+        assert!(bind(one, 1).is_err());
+        let group = bind_beside_own(one, 2).unwrap();
+        assert_eq!(group[1].local_addr().unwrap(), one);
+        let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(bind_beside_own(stranger.local_addr().unwrap(), 1).is_err());
+    }
+
+    #[test]
+    fn ports_and_addresses_overlap() {
+        for (one, other, expected) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("[::]:80", "127.0.0.1:80", true),
+            ("[::1]:80", "[::]:80", true),
+            ("[::]:0", "[::]:0", false),
+        ] {
+            assert_eq!(
+                overlap(one.parse().unwrap(), other.parse().unwrap()),
+                expected,
+                "{one} {other}"
+            );
+        }
     }
 }

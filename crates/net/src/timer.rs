@@ -67,7 +67,8 @@ impl Timer {
             }
         };
         loop {
-            let sleep = inner.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            let sleep =
+                inner.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             if sleep.deadline() > deadline {
                 sleep.as_mut().reset(deadline);
             }
@@ -111,7 +112,10 @@ mod tests {
         let start = Instant::now();
         timer.set(Duration::from_secs(1));
         // Arms the runtime's timer for one second.
-        let early = tokio::time::timeout(Duration::from_millis(10), timer.guard(std::future::pending::<()>()));
+        let early = tokio::time::timeout(
+            Duration::from_millis(10),
+            timer.guard(std::future::pending::<()>()),
+        );
         assert!(early.await.is_err());
         timer.set(Duration::from_secs(5));
         assert_eq!(timer.guard(std::future::pending::<()>()).await, Err(Expired));
@@ -122,7 +126,8 @@ mod tests {
     async fn a_deadline_moved_back_fires_early() {
         let timer = Timer::new();
         timer.set(Duration::from_secs(60));
-        let _ = tokio::time::timeout(Duration::ZERO, timer.guard(std::future::pending::<()>())).await;
+        let _ =
+            tokio::time::timeout(Duration::ZERO, timer.guard(std::future::pending::<()>())).await;
         let start = Instant::now();
         timer.set(Duration::from_secs(2));
         assert_eq!(timer.guard(std::future::pending::<()>()).await, Err(Expired));
@@ -134,7 +139,8 @@ mod tests {
         let timer = Timer::new();
         timer.set(Duration::from_secs(1));
         timer.clear();
-        let wait = tokio::time::timeout(Duration::from_secs(9), timer.guard(std::future::pending::<()>()));
+        let wait =
+            tokio::time::timeout(Duration::from_secs(9), timer.guard(std::future::pending::<()>()));
         assert!(wait.await.is_err());
     }
 }

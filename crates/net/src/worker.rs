@@ -76,21 +76,22 @@ impl Workers {
 impl Worker {
     fn start(index: usize) -> std::io::Result<Self> {
         let (jobs, mut inbox) = mpsc::channel::<Job>(JOBS_MAX);
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let runtime = match Builder::new_current_thread()
-                .enable_all()
-                .event_interval(61)
-                .build_local(LocalOptions::default())
-            {
-                Ok(runtime) => runtime,
-                Err(error) => return tracing::error!(%error, "starting a worker's runtime"),
-            };
-            runtime.block_on(async move {
-                while let Some(job) = inbox.recv().await {
-                    job();
-                }
-            });
-        })?;
+        let thread =
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let runtime = match Builder::new_current_thread()
+                    .enable_all()
+                    .event_interval(61)
+                    .build_local(LocalOptions::default())
+                {
+                    Ok(runtime) => runtime,
+                    Err(error) => return tracing::error!(%error, "starting a worker's runtime"),
+                };
+                runtime.block_on(async move {
+                    while let Some(job) = inbox.recv().await {
+                        job();
+                    }
+                });
+            })?;
         Ok(Self { jobs, thread })
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod certs;
 pub mod client;
+pub mod deaf;
 pub mod command;
 pub mod ports;
 pub mod process;
@@ -17,6 +18,7 @@ mod wire;
 
 pub use certs::{Authority, Issued};
 pub use client::{Client, Response};
+pub use deaf::Deaf;
 pub use ports::Port;
 pub use process::{Cloverleaf, ConfigBy, Gateway};
 pub use upstream::{Step, Upstream};

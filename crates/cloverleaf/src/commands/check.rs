@@ -66,7 +66,11 @@ fn describe(file: &Path, config: Option<&Config>, found: &Diagnostics) -> String
         return out;
     };
     let warnings = found.warnings().count();
-    let _ = writeln!(out, "{name}: valid{}", if warnings > 0 { format!(", {}", count(warnings, "warning")) } else { String::new() });
+    let _ = writeln!(
+        out,
+        "{name}: valid{}",
+        if warnings > 0 { format!(", {}", count(warnings, "warning")) } else { String::new() }
+    );
     serves(&mut out, &config.snapshot);
     out
 }
@@ -76,10 +80,17 @@ fn serves(out: &mut String, snapshot: &Snapshot) {
     /// Rules of one listener that are printed.
     const RULES_SHOWN_MAX: usize = 50;
     for listener in &snapshot.listeners {
-        let _ = writeln!(out, "listener {}: {}://{}", listener.name, listener.protocol.scheme(), listener.address);
+        let _ = writeln!(
+            out,
+            "listener {}: {}://{}",
+            listener.name,
+            listener.protocol.scheme(),
+            listener.address
+        );
         let rules: Vec<&Rule> = listener.scopes.iter().flat_map(|s| &s.rules.rules).collect();
         for rule in rules.iter().take(RULES_SHOWN_MAX) {
-            let _ = writeln!(out, "  {}: {} -> {}", rule.name, matches(rule), goes_to(rule, snapshot));
+            let _ =
+                writeln!(out, "  {}: {} -> {}", rule.name, matches(rule), goes_to(rule, snapshot));
         }
         if rules.len() > RULES_SHOWN_MAX {
             let _ = writeln!(out, "  … and {} more", rules.len() - RULES_SHOWN_MAX);
@@ -110,7 +121,11 @@ pub(super) fn goes_to(rule: &Rule, snapshot: &Snapshot) -> String {
         Action::Forward(upstreams) => {
             let name = |u: &model::UpstreamRef| {
                 let name = snapshot.upstream(u.upstream).map_or("?", |u| &*u.name);
-                if upstreams.len() > 1 { format!("{name} (weight {})", u.weight) } else { name.to_owned() }
+                if upstreams.len() > 1 {
+                    format!("{name} (weight {})", u.weight)
+                } else {
+                    name.to_owned()
+                }
             };
             upstreams.iter().map(name).collect::<Vec<_>>().join(", ")
         }

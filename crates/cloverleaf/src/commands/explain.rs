@@ -2,12 +2,13 @@
 //!
 //! Looks at the file alone; nothing is sent.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::process::ExitCode;
 
 use config::Config;
-use http_proxy::routing::{decode_path, explain, normalize_host, strip_match};
-use model::{Action, Listener, PathRewrite, Rule, Snapshot};
+use http_proxy::routing::{clean_path, decode_path, explain, normalize_host, strip_match};
+use model::{Action, Listener, PathRewrite, Place, Rule, Snapshot};
 use serde_json::{Value, json};
 
 use super::check::{goes_to, matches};
@@ -16,13 +17,15 @@ use crate::UsageError;
 use crate::cli::{ExplainArgs, Output};
 use crate::source::Source;
 
-/// Explains one request; exit code 1 where no rule takes it, 2 where the file is not valid.
+/// Explains one request; exit code 1 where nobody takes it, 2 where the file is not valid.
 pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let source = Source::resolve(&args.source)?;
     let (config, found) = source.load();
     let Some(config) = config else {
         match args.output {
-            Output::Json => print(&format!("{:#}\n", json!({ "problems": diagnostics_json(&found) }))),
+            Output::Json => {
+                print(&format!("{:#}\n", json!({ "problems": diagnostics_json(&found) })))
+            }
             Output::Text => eprintln!("{found}"),
         }
         return Ok(ExitCode::from(crate::EXIT_USAGE));
@@ -34,7 +37,8 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         Output::Text => print(&answer.text(&config.snapshot, &request)),
         Output::Json => print(&format!("{:#}\n", answer.json(&config.snapshot, &request))),
     }
-    Ok(if answer.rule.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let taken = answer.rule.is_some() || answer.own.is_some();
+    Ok(if taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A request as the user wrote it.
@@ -52,7 +56,9 @@ struct Request {
 
 impl Request {
     fn parse(text: &str, headers: &[String]) -> Result<Self, UsageError> {
-        let bad = |what: &str| UsageError(format!("request {text:?}: {what}; expected 'GET http://host:port/path'"));
+        let bad = |what: &str| {
+            UsageError(format!("request {text:?}: {what}; expected 'GET http://host:port/path'"))
+        };
         let (method, url) = match text.trim().split_once(' ') {
             Some((method, url)) => (method.to_ascii_uppercase(), url.trim()),
             None => ("GET".to_owned(), text.trim()),
@@ -64,7 +70,8 @@ impl Request {
         };
         let cut = rest.find(['/', '?']).unwrap_or(rest.len());
         let (mut authority, target) = (rest[..cut].to_owned(), &rest[cut..]);
-        let (path, query) = target.split_once('?').map_or((target, ""), |(path, query)| (path, query));
+        let (path, query) =
+            target.split_once('?').map_or((target, ""), |(path, query)| (path, query));
         let explicit = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         let usual = match scheme.as_deref() {
             Some("https") => Some(443),
@@ -72,36 +79,53 @@ impl Request {
             None => None,
         };
         for header in headers {
-            let (name, value) =
-                header.split_once(':').ok_or_else(|| UsageError(format!("header {header:?}: expected 'Name: value'")))?;
+            let (name, value) = header
+                .split_once(':')
+                .ok_or_else(|| UsageError(format!("header {header:?}: expected 'Name: value'")))?;
             if name.trim().eq_ignore_ascii_case("host") {
                 value.trim().clone_into(&mut authority);
             }
         }
         let path = if path.is_empty() { "/" } else { path };
-        Ok(Self { method, scheme, authority, port: explicit.or(usual), path: path.to_owned(), query: query.to_owned() })
+        Ok(Self {
+            method,
+            scheme,
+            authority,
+            port: explicit.or(usual),
+            path: path.to_owned(),
+            query: query.to_owned(),
+        })
     }
 
     /// The listener it comes in at: the one named, else by scheme and port, else the first of that scheme.
-    fn listener<'c>(&self, config: &'c Config, named: Option<&str>) -> Result<&'c Listener, UsageError> {
+    fn listener<'c>(
+        &self,
+        config: &'c Config,
+        named: Option<&str>,
+    ) -> Result<&'c Listener, UsageError> {
         let listeners = &config.snapshot.listeners;
         if let Some(name) = named {
             let names: Vec<&str> = listeners.iter().map(|l| &*l.name).collect();
             return listeners.iter().find(|l| &*l.name == name).ok_or_else(|| {
-                UsageError(format!("--listener {name:?}: no such listener, expected one of {}", names.join(", ")))
+                UsageError(format!(
+                    "--listener {name:?}: no such listener, expected one of {}",
+                    names.join(", ")
+                ))
             });
         }
         let fits = |l: &&Listener| self.scheme.as_deref().is_none_or(|s| s == l.protocol.scheme());
         let by_port = listeners.iter().filter(fits).find(|l| Some(l.address.port()) == self.port);
-        by_port
-            .or_else(|| listeners.iter().find(fits))
-            .ok_or_else(|| UsageError(format!("no listener serves {}", self.scheme.as_deref().unwrap_or("this"))))
+        by_port.or_else(|| listeners.iter().find(fits)).ok_or_else(|| {
+            UsageError(format!("no listener serves {}", self.scheme.as_deref().unwrap_or("this")))
+        })
     }
 }
 
 /// What was found.
 struct Answer<'a> {
     listener: &'a Listener,
+    /// What the gateway says by itself, before any rule: status and what it is.
+    own: Option<(u16, String)>,
     rule: Option<&'a Rule>,
     passed_over: Vec<(&'a Rule, String)>,
     /// Path and query as the upstream gets them.
@@ -109,7 +133,23 @@ struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    fn find(_snapshot: &Snapshot, listener: &'a Listener, request: &Request) -> Result<Self, UsageError> {
+    fn find(
+        snapshot: &'a Snapshot,
+        listener: &'a Listener,
+        request: &Request,
+    ) -> Result<Self, UsageError> {
+        let query =
+            if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
+        if let Some(own) = own_answer(snapshot, request, &query) {
+            let target = request.path.clone() + &query;
+            return Ok(Self {
+                listener,
+                own: Some(own),
+                rule: None,
+                passed_over: Vec::new(),
+                target,
+            });
+        }
         let host = normalize_host(request.authority.as_bytes())
             .map_err(|e| UsageError(format!("host {:?}: {e}", request.authority)))?;
         let mut scratch = Vec::new();
@@ -118,20 +158,25 @@ impl<'a> Answer<'a> {
         let explanation = explain(listener, &host, decoded);
         let rules = explanation.scope.and_then(|s| listener.scopes.get(s)).map(|s| &s.rules.rules);
         let rule_at = |index: usize| rules.and_then(|r| r.get(index));
-        let passed_over = explanation
-            .passed_over
-            .iter()
-            .filter_map(|(index, verdict)| Some((rule_at(*index)?, verdict.to_string())))
-            .collect();
         let rule = explanation.rule.and_then(rule_at);
+        let verdicts = explanation.passed_over.iter();
+        let mut passed_over: Vec<(&Rule, String)> = verdicts
+            .filter_map(|(at, verdict)| Some((rule_at(*at)?, verdict.to_string())))
+            .collect();
+        passed_over.extend(elsewhere(snapshot, listener, rule.map(|r| &r.place)));
+        // The order of the file, which an explanation of one listener keeps already.
+        passed_over.sort_by(|(one, _), (other, _)| one.place.cmp(&other.place));
         let path = match rule {
             Some(rule) if rule.rewrite == PathRewrite::StripMatch => {
-                String::from_utf8_lossy(&strip_match(request.path.as_bytes(), &rule.path)).into_owned()
+                let rest =
+                    String::from_utf8_lossy(&strip_match(request.path.as_bytes(), &rule.path))
+                        .into_owned();
+                let cleans = snapshot.manners.redirect_unclean_paths;
+                Some(rest.as_str()).filter(|_| cleans).and_then(clean_path).unwrap_or(rest)
             }
             _ => request.path.clone(),
         };
-        let target = if request.query.is_empty() { path } else { format!("{path}?{}", request.query) };
-        Ok(Self { listener, rule, passed_over, target })
+        Ok(Self { listener, own: None, rule, passed_over, target: path + &query })
     }
 
     fn text(&self, snapshot: &Snapshot, request: &Request) -> String {
@@ -142,14 +187,31 @@ impl<'a> Answer<'a> {
         for (rule, why) in &self.passed_over {
             let _ = writeln!(out, "  not {} ({}): {why}", rule.name, rule.place);
         }
+        if let Some((status, what)) = &self.own {
+            let _ = writeln!(out, "the gateway itself answers {status}: {what}");
+            return out;
+        }
         let Some(rule) = self.rule else {
             let _ = writeln!(out, "no rule matches: 404");
             return out;
         };
-        let _ = writeln!(out, "rule {} ({}): {} -> {}", rule.name, rule.place, matches(rule), goes_to(rule, snapshot));
+        let _ = writeln!(
+            out,
+            "rule {} ({}): {} -> {}",
+            rule.name,
+            rule.place,
+            matches(rule),
+            goes_to(rule, snapshot)
+        );
         for upstream in self.upstreams(snapshot) {
             let tls = if upstream.tls.is_some() { ", TLS" } else { "" };
-            let _ = writeln!(out, "upstream {} ({}{tls}): gets {}", upstream.name, algorithm(upstream), self.target);
+            let _ = writeln!(
+                out,
+                "upstream {} ({}{tls}): gets {}",
+                upstream.name,
+                algorithm(upstream),
+                self.target
+            );
             for endpoint in &upstream.endpoints {
                 let _ = writeln!(out, "  endpoint {} weight {}", endpoint.target, endpoint.weight);
             }
@@ -166,11 +228,13 @@ impl<'a> Answer<'a> {
                 json!({ "rule": &*rule.name, "place": place(rule), "because": why })
             }).collect::<Vec<_>>(),
             "rule": self.rule.map(|rule| json!({ "name": &*rule.name, "place": place(rule) })),
-            "status": match self.rule.map(|r| &r.action) {
-                None => json!(404),
-                Some(Action::Unavailable { .. }) => json!(503),
-                Some(Action::Forward(_)) => Value::Null,
+            "status": match (&self.own, self.rule.map(|r| &r.action)) {
+                (Some((status, _)), _) => json!(status),
+                (None, None) => json!(404),
+                (None, Some(Action::Unavailable { .. })) => json!(503),
+                (None, Some(Action::Forward(_))) => Value::Null,
             },
+            "own": self.own.as_ref().map(|(_, what)| what),
             "target": self.target,
             "upstreams": self.upstreams(snapshot).map(|u| json!({
                 "name": &*u.name,
@@ -190,6 +254,47 @@ impl<'a> Answer<'a> {
         };
         refs.into_iter().filter_map(|r| snapshot.upstream(r.upstream))
     }
+}
+
+/// What the gateway answers without asking any rule.
+fn own_answer(snapshot: &Snapshot, request: &Request, query: &str) -> Option<(u16, String)> {
+    let manners = &snapshot.manners;
+    match request.path.as_str() {
+        "/.nanoproxy/health" if manners.health_path => {
+            return Some((200, "its health path".to_owned()));
+        }
+        "/.nanoproxy/config" if manners.config_path => {
+            return Some((200, "its configuration path".to_owned()));
+        }
+        _ => {}
+    }
+    let clean = clean_path(&request.path).filter(|_| manners.redirect_unclean_paths)?;
+    Some((307, format!("a redirect to {clean}{query}")))
+}
+
+/// Rules of other listeners alone that stand before a place, or all of them.
+fn elsewhere<'a>(
+    snapshot: &'a Snapshot,
+    listener: &Listener,
+    before: Option<&Place>,
+) -> Vec<(&'a Rule, String)> {
+    let rules = |l: &'a Listener| l.scopes.iter().flat_map(|s| &s.rules.rules);
+    let here: HashSet<&str> =
+        listener.scopes.iter().flat_map(|s| &s.rules.rules).map(|r| &*r.name).collect();
+    let mut found: Vec<(&Rule, Vec<&str>)> = Vec::new();
+    for other in &snapshot.listeners {
+        let before = |r: &&Rule| before.is_none_or(|place| r.place < *place);
+        for rule in rules(other).filter(|r| !here.contains(&*r.name)).filter(before) {
+            match found.iter_mut().find(|(known, _)| known.name == rule.name) {
+                Some((_, names)) => names.push(&other.name),
+                None => found.push((rule, vec![&other.name])),
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|(rule, names)| (rule, format!("is for listener {}", names.join(", "))))
+        .collect()
 }
 
 /// An algorithm's name, as the file has it.

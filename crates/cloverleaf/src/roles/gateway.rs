@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use config::{AdminAddress, Config, Watcher};
-use http_proxy::Shared;
-use model::Shutdown;
+use http_proxy::{Program, Shared};
+use model::{Diagnostics, Shutdown};
 use net::worker::Workers;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -37,30 +37,53 @@ pub(crate) fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     source.write_config_b64()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        if args.wait_for_config {
-            wait_for_config(&source).await?;
-        }
-        let (config, found) = source.load();
-        found.0.iter().for_each(|problem| eprintln!("{problem}"));
-        match config {
-            Some(config) => serve(source, config, found).await,
-            None => Ok(ExitCode::from(crate::EXIT_USAGE)),
+        // Before the file is read, so that nothing said meanwhile is missed.
+        let mut signals = Signals::new()?;
+        let mut watcher = Watcher::new(vec![source.path.clone()])?;
+        loop {
+            let problem = match first(&source, &mut watcher)? {
+                Ok(begun) => return serve(source, begun, watcher, signals).await,
+                Err(problem) => problem,
+            };
+            eprintln!("{problem}");
+            if !args.wait_for_config {
+                return Ok(ExitCode::from(crate::EXIT_USAGE));
+            }
+            tracing::info!(file = %source.path.display(), "waiting for a valid configuration");
+            tokio::select! {
+                () = watcher.changed() => {}
+                signal = signals.next() => if signal != Signal::Reload {
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
         }
     })
 }
 
-/// Waits until the file is there and valid: the other container of a pod may be slower.
-async fn wait_for_config(source: &Source) -> anyhow::Result<()> {
-    let mut watcher = Watcher::new(vec![source.path.clone()])?;
-    let mut signals = Signals::new()?;
-    while source.load().0.is_none() {
-        tracing::info!(file = %source.path.display(), "waiting for a valid configuration");
-        tokio::select! {
-            () = watcher.changed() => {}
-            _ = signals.stop() => return Ok(()),
+/// A configuration to begin with.
+struct Begun {
+    config: Config,
+    program: Program,
+    /// Warnings.
+    found: Diagnostics,
+}
+
+/// Reads and compiles the file for the first time; else all that is wrong with it. Its files are watched from
+/// before they are read.
+fn first(source: &Source, watcher: &mut Watcher) -> anyhow::Result<Result<Begun, Diagnostics>> {
+    let (config, mut found) = source.load();
+    let Some(config) = config else { return Ok(Err(found)) };
+    watcher.set_paths(reload::watched(source, &config))?;
+    Ok(match compile(1, &config) {
+        Ok((program, warnings)) => {
+            found.0.extend(warnings.0);
+            Ok(Begun { config, program, found })
         }
-    }
-    Ok(())
+        Err(errors) => {
+            found.0.extend(errors.0);
+            Err(found)
+        }
+    })
 }
 
 /// Everything that runs.
@@ -73,21 +96,17 @@ struct Gateway {
     stop: watch::Sender<bool>,
 }
 
-async fn serve(source: Source, config: Config, found: model::Diagnostics) -> anyhow::Result<ExitCode> {
-    let program = match compile(1, &config) {
-        Ok((program, warnings)) => {
-            warnings.0.iter().for_each(|problem| eprintln!("{problem}"));
-            program
-        }
-        Err(errors) => {
-            eprintln!("{errors}");
-            return Ok(ExitCode::from(crate::EXIT_USAGE));
-        }
-    };
-    let mut signals = Signals::new()?;
-    let watcher = Watcher::new(reload::watched(&source, &config))?;
+async fn serve(
+    source: Source,
+    begun: Begun,
+    watcher: Watcher,
+    mut signals: Signals,
+) -> anyhow::Result<ExitCode> {
+    let Begun { config, program, found } = begun;
+    found.0.iter().for_each(|problem| eprintln!("{problem}"));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = Workers::start(config.workers.unwrap_or(cores)).context("starting worker threads")?;
+    let workers =
+        Workers::start(config.workers.unwrap_or(cores)).context("starting worker threads")?;
     let shared = Shared::new(program);
     reload::open_access_log(&shared)?;
     let (stop, stopped) = watch::channel(false);
@@ -107,7 +126,11 @@ async fn serve(source: Source, config: Config, found: model::Diagnostics) -> any
 
 /// Says on standard error where to send the first request.
 fn announce(source: &Source, config: &Config, listeners: &Listeners) {
-    eprintln!("cloverleaf gateway {}: serving {}", env!("CARGO_PKG_VERSION"), source.path.display());
+    eprintln!(
+        "cloverleaf gateway {}: serving {}",
+        env!("CARGO_PKG_VERSION"),
+        source.path.display()
+    );
     for (listener, address) in listeners.addresses(&config.snapshot) {
         let scheme = listener.protocol.scheme();
         let host = match address.ip() {
@@ -115,7 +138,10 @@ fn announce(source: &Source, config: &Config, listeners: &Listeners) {
             _ => address.to_string(),
         };
         let insecure = if scheme == "https" { "-k " } else { "" };
-        eprintln!("  listener {}: {scheme}://{address}   try: curl {insecure}{scheme}://{host}/", listener.name);
+        eprintln!(
+            "  listener {}: {scheme}://{address}   try: curl {insecure}{scheme}://{host}/",
+            listener.name
+        );
     }
     if let Some(echo) = config.echo {
         eprintln!("  echo upstream: http://{echo}");
@@ -127,7 +153,8 @@ fn announce(source: &Source, config: &Config, listeners: &Listeners) {
 
 fn start_echo(config: &Config, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
     let Some(address) = config.echo else { return Ok(()) };
-    let socket = super::echo::bind(address).context("starting the echo upstream (key echo.address)")?;
+    let socket =
+        super::echo::bind(address).context("starting the echo upstream (key echo.address)")?;
     net::task::spawn("echo", async move {
         let end = async move {
             let _ = stopped.wait_for(|stop| *stop).await;

@@ -5,5 +5,13 @@
 
 mod support;
 mod nanoproxy;
+mod reload;
 mod running;
+mod shutdown;
+mod tls;
+mod h2;
+mod hostile;
+mod protocol;
 mod smuggling;
+mod streams;
+mod upstream_failure;

@@ -65,3 +65,10 @@ pub(crate) fn reloads(gateway: &Cloverleaf) -> (u64, u64) {
 pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
     assert!(wait_until(SOON, condition), "not within {SOON:?}: {what}");
 }
+
+/// Waits for a line of the program's stderr that begins so.
+pub(crate) fn said(gateway: &Cloverleaf, beginning: &str) -> String {
+    let find = || gateway.stderr().lines().find(|l| l.starts_with(beginning)).map(str::to_owned);
+    let found = wait_until(SOON, || find().is_some()).then(find).flatten();
+    found.unwrap_or_else(|| panic!("no line {beginning:?} within {SOON:?}"))
+}

@@ -36,6 +36,21 @@ pub(crate) fn yaml(keys: &str, endpoints: &[SocketAddr]) -> String {
     )
 }
 
+/// A gateway with one worker and for each path a rule and an upstream with these endpoints (`host:port`).
+pub(crate) fn by_path(keys: &str, paths: &[(&str, &[String])]) -> Cloverleaf {
+    let mut upstreams = String::new();
+    let mut rules = String::new();
+    for (number, (path, endpoints)) in paths.iter().enumerate() {
+        upstreams += &format!("  - name: up{number}\n    endpoints:\n");
+        for endpoint in *endpoints {
+            upstreams += &format!("      - address: {endpoint}\n");
+        }
+        rules += &format!("  - upstream: up{number}\n    path: {path}\n");
+    }
+    let yaml = format!("workers: 1\n{keys}\nupstreams:\n{upstreams}rules:\n{rules}");
+    Cloverleaf::gateway(BINARY, &yaml)
+}
+
 /// An answer with a length.
 pub(crate) fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())

@@ -155,7 +155,8 @@ impl Attempt<'_> {
         let Connection { wire, input, output, response, .. } = connection;
         let framing = self.outgoing.head.framing;
         let upgrading = self.outgoing.head.upgrade().is_some();
-        let mut out = BodyWriter::new(wire, output, if upgrading { Framing::None } else { framing });
+        let mut out =
+            BodyWriter::new(wire, output, if upgrading { Framing::None } else { framing });
         if framing == Framing::None || upgrading {
             out.flush().await.map_err(sending_failed)?;
             self.sent(phase);
@@ -198,8 +199,12 @@ impl Attempt<'_> {
                 match result {
                     Ok(_) if phase.get() == Phase::Sending => self.sent(phase),
                     Ok(_) => {}
-                    Err(PumpError::Source(BodyError::Malformed)) => return Poll::Ready(Err(Failure::BadBody)),
-                    Err(PumpError::Source(error)) => return Poll::Ready(Err(Failure::ClientGone(error))),
+                    Err(PumpError::Source(BodyError::Malformed)) => {
+                        return Poll::Ready(Err(Failure::BadBody));
+                    }
+                    Err(PumpError::Source(error)) => {
+                        return Poll::Ready(Err(Failure::ClientGone(error)));
+                    }
                     Err(PumpError::Sink(_)) if phase.get() == Phase::Sending => {
                         phase.set(Phase::Waiting);
                         self.timer.set(ANSWER_AFTER_REFUSED_BODY.min(self.response_timeout));
@@ -227,13 +232,18 @@ impl Attempt<'_> {
     ) -> Result<(), Failure> {
         let head = self.outgoing.head;
         for _ in 0..=INTERIM_MAX {
-            let len = read_head(wire, input, self.limits.head_bytes).await.map_err(|error| match error {
-                ReadHeadError::Head(_) => Failure::Garbage,
-                ReadHeadError::Closed => Failure::Closed(std::io::ErrorKind::UnexpectedEof.into()),
-                // A part of a head came: the endpoint did act on the request.
-                ReadHeadError::Io(_) if !input.is_empty() => Failure::Garbage,
-                ReadHeadError::Io(error) => Failure::Closed(error),
-            })?;
+            let len =
+                read_head(wire, input, self.limits.head_bytes).await.map_err(
+                    |error| match error {
+                        ReadHeadError::Head(_) => Failure::Garbage,
+                        ReadHeadError::Closed => {
+                            Failure::Closed(std::io::ErrorKind::UnexpectedEof.into())
+                        }
+                        // A part of a head came: the endpoint did act on the request.
+                        ReadHeadError::Io(_) if !input.is_empty() => Failure::Garbage,
+                        ReadHeadError::Io(error) => Failure::Closed(error),
+                    },
+                )?;
             let text = input.filled().get(..len).unwrap_or_default();
             let parsed = response.parse(text, self.limits.head_fields, head.is_head());
             input.consume(len);
@@ -259,7 +269,8 @@ impl Attempt<'_> {
         reply: &mut R,
         phase: &Cell<Phase>,
     ) -> Result<(), Failure> {
-        let upgrade = (response.status == 101).then(|| response.fields.get(Known::Upgrade).map(<[u8]>::to_vec));
+        let upgrade = (response.status == 101)
+            .then(|| response.fields.get(Known::Upgrade).map(<[u8]>::to_vec));
         response.fields.remove_hop_by_hop();
         if let Some(Some(protocol)) = upgrade {
             response.fields.push(b"Connection", b"Upgrade");

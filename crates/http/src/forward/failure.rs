@@ -88,7 +88,9 @@ impl Failure {
         match self {
             // NanoProxy's words.
             Self::NoRule => "No matching rule for host & path",
-            Self::MissingUpstream => "503: the rule for this request names an upstream that does not exist",
+            Self::MissingUpstream => {
+                "503: the rule for this request names an upstream that does not exist"
+            }
             Self::NoEndpoint => "503: the upstream has no endpoint to serve this request",
             Self::ConnectNotServed => "404: CONNECT is not served here",
             Self::BadRequest(what) => what,

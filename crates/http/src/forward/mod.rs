@@ -161,7 +161,8 @@ impl Exchange<'_> {
             record.finish();
             return Ending::Broken;
         };
-        let own = OwnAnswer::error(status, failure.code(), failure.message(), wants_json(&head.fields));
+        let own =
+            OwnAnswer::error(status, failure.code(), failure.message(), wants_json(&head.fields));
         self.answer_own(own, head, reply, record).await
     }
 
@@ -190,7 +191,9 @@ impl Exchange<'_> {
         }
         let mut scratch = Vec::new();
         let Ok(decoded) = decode_path(path, &mut scratch) else {
-            return Decision::Fail(Failure::BadRequest("400: the path has a malformed percent escape"));
+            return Decision::Fail(Failure::BadRequest(
+                "400: the path has a malformed percent escape",
+            ));
         };
         let Some(found) = listener.router.find(&host, decoded) else {
             return Decision::Fail(Failure::NoRule);
@@ -274,7 +277,9 @@ impl Exchange<'_> {
         let mut tried = Tried::none();
         loop {
             let picked = upstream.pick(&mut attempt.worker.rng.borrow_mut(), &tried);
-            let Some((index, endpoint, _in_flight)) = picked else { return Err(Failure::NoEndpoint) };
+            let Some((index, endpoint, _in_flight)) = picked else {
+                return Err(Failure::NoEndpoint);
+            };
             record.endpoint(&endpoint);
             let (failure, retry) = match attempt.run(&endpoint, body, reply, record).await {
                 Ok(()) => return Ok(()),

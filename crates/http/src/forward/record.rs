@@ -49,7 +49,12 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn begin(client: &Client, local: &Local, listener: usize, head: &RequestHead) -> Self {
+    pub(crate) fn begin(
+        client: &Client,
+        local: &Local,
+        listener: usize,
+        head: &RequestHead,
+    ) -> Self {
         let logs = local.program.snapshot.manners.access_log.is_some();
         Self {
             line: logs.then(|| Box::new(line(client, local, listener, head))),
@@ -74,7 +79,8 @@ impl Record {
         let scopes = snapshot.listeners.get(listener).map(|l| &l.scopes);
         let rule = scopes.and_then(|s| s.get(scope)?.rules.rules.get(rule));
         line.rule = rule.map(|r| r.name.to_string()).unwrap_or_default();
-        line.upstream = snapshot.upstreams.get(upstream).map(|u| u.name.to_string()).unwrap_or_default();
+        line.upstream =
+            snapshot.upstreams.get(upstream).map(|u| u.name.to_string()).unwrap_or_default();
     }
 
     /// The request goes there now; counted as under way until the next one or the end.

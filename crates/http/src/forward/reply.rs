@@ -50,7 +50,12 @@ impl OwnAnswer {
 
     /// An error: JSON for those who ask for it, a line of text for everybody else. `code` is the metric label and
     /// the access log's `error`, so that a user's report can be found there.
-    pub(crate) fn error(status: u16, code: &'static str, message: &'static str, json: bool) -> Self {
+    pub(crate) fn error(
+        status: u16,
+        code: &'static str,
+        message: &'static str,
+        json: bool,
+    ) -> Self {
         if json {
             let body = serde_json::json!({ "status": status, "error": code, "message": message });
             let body = Cow::Owned(body.to_string().into_bytes());
@@ -120,5 +125,7 @@ pub(crate) fn response_fields(
 
 /// Whether a client asks for JSON before text.
 pub(crate) fn wants_json(fields: &Fields) -> bool {
-    fields.by_name(b"accept").is_some_and(|v| memchr::memmem::find(v, b"application/json").is_some())
+    fields
+        .by_name(b"accept")
+        .is_some_and(|v| memchr::memmem::find(v, b"application/json").is_some())
 }

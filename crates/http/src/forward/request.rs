@@ -23,7 +23,12 @@ pub(crate) struct Outgoing<'r> {
 }
 
 /// Writes the whole head. `host` is the endpoint's, where the client's is not kept or there is none.
-pub(crate) fn write(out: &mut Vec<u8>, request: &Outgoing<'_>, host: Option<&str>, fallback_host: &str) {
+pub(crate) fn write(
+    out: &mut Vec<u8>,
+    request: &Outgoing<'_>,
+    host: Option<&str>,
+    fallback_host: &str,
+) {
     let head = request.head;
     let method = if head.extended_connect { b"GET" } else { head.method() };
     out.extend_from_slice(method);
@@ -41,7 +46,10 @@ pub(crate) fn write(out: &mut Vec<u8>, request: &Outgoing<'_>, host: Option<&str
     for field in head.fields.iter() {
         match field.known {
             Known::Host => continue,
-            Known::XForwardedFor | Known::XForwardedHost | Known::XForwardedProto | Known::Forwarded => {
+            Known::XForwardedFor
+            | Known::XForwardedHost
+            | Known::XForwardedProto
+            | Known::Forwarded => {
                 forwarded.note(field.known, field.value, request.trusted);
                 continue;
             }
@@ -123,7 +131,8 @@ fn forwarded(out: &mut Vec<u8>, client: &Client, authority: &[u8]) {
         out.extend_from_slice(client.ip_text.as_bytes());
     }
     if !authority.is_empty() {
-        let quoted = !authority.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+        let quoted =
+            !authority.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
         out.extend_from_slice(if quoted { b";host=\"" } else { b";host=" });
         out.extend_from_slice(authority);
         if quoted {

@@ -44,7 +44,9 @@ fn begin(rng: &mut Rng) -> [u8; VALUE_BYTES] {
     // Neither id may be all zeroes.
     let words = [rng.next_u64() | 1, rng.next_u64(), rng.next_u64() | 1];
     let places = (3..19).chain(19..35).chain(36..52);
-    for (place, digit) in places.zip(words.iter().flat_map(|w| (0..16).map(move |i| (w >> (i * 4)) & 15))) {
+    for (place, digit) in
+        places.zip(words.iter().flat_map(|w| (0..16).map(move |i| (w >> (i * 4)) & 15)))
+    {
         if let (Some(to), Some(from)) = (value.get_mut(place), DIGITS.get(digit as usize)) {
             *to = *from;
         }

@@ -74,7 +74,11 @@ impl Upstream {
     }
 
     /// The endpoint whose turn it is, among those not tried if there are any; counted as busy until the guard goes.
-    pub(crate) fn pick(&self, rng: &mut Rng, tried: &Tried) -> Option<(usize, Rc<Endpoint>, InFlight)> {
+    pub(crate) fn pick(
+        &self,
+        rng: &mut Rng,
+        tried: &Tried,
+    ) -> Option<(usize, Rc<Endpoint>, InFlight)> {
         let mut balancer = self.balancer.borrow_mut();
         let index = balancer.pick(rng, tried)?;
         let guard = balancer.started(index)?;
@@ -94,13 +98,19 @@ impl Upstream {
 }
 
 impl Endpoint {
-    fn new(model: &model::Upstream, endpoint: &model::Endpoint, stats: &Stats, worker: usize) -> Self {
+    fn new(
+        model: &model::Upstream,
+        endpoint: &model::Endpoint,
+        stats: &Stats,
+        worker: usize,
+    ) -> Self {
         let label: Name = endpoint.target.to_string().into();
         let default_port = if model.tls.is_some() { 443 } else { 80 };
-        let host_header = (model.host_header == HostHeader::Endpoint).then(|| match &endpoint.target {
-            Target::Named(name, port) if *port == default_port => name.as_str().into(),
-            target => target.to_string().into_boxed_str(),
-        });
+        let host_header =
+            (model.host_header == HostHeader::Endpoint).then(|| match &endpoint.target {
+                Target::Named(name, port) if *port == default_port => name.as_str().into(),
+                target => target.to_string().into_boxed_str(),
+            });
         Self {
             target: endpoint.target.clone(),
             host_header,

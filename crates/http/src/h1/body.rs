@@ -91,7 +91,8 @@ impl<'c> BodyReader<'c> {
                     let section = self.input.filled().get(..len).unwrap_or_default();
                     let trailers = if len > 2 {
                         Some(Box::new(
-                            parse_fields(section, self.limits.fields).map_err(|_| BodyError::Malformed)?,
+                            parse_fields(section, self.limits.fields)
+                                .map_err(|_| BodyError::Malformed)?,
                         ))
                     } else {
                         None
@@ -175,7 +176,9 @@ impl Sink for BodyWriter<'_> {
             }
             Framing::Chunked => write::chunk_size(self.output, data.len()),
             Framing::UntilClose => {}
-            Framing::None => return if data.is_empty() { Ok(()) } else { Err(BodyError::Malformed) },
+            Framing::None => {
+                return if data.is_empty() { Ok(()) } else { Err(BodyError::Malformed) };
+            }
         }
         if self.output.len() + data.len() <= COALESCE_BYTES_MAX {
             self.output.extend_from_slice(data);

@@ -77,7 +77,10 @@ impl Buffer {
     pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.memory.is_empty() {
             self.memory = take(SMALL_BYTES);
-        } else if self.is_empty() && self.full_reads >= FULL_READS_TO_GROW && self.memory.len() == SMALL_BYTES {
+        } else if self.is_empty()
+            && self.full_reads >= FULL_READS_TO_GROW
+            && self.memory.len() == SMALL_BYTES
+        {
             give(std::mem::replace(&mut self.memory, take(LARGE_BYTES)));
         }
         let room = self.memory.len() - self.end;

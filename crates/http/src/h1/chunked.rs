@@ -80,7 +80,9 @@ impl Chunked {
             }
             if let State::Trailers(mut scan) = self.state {
                 let rest = input.get(at..).unwrap_or_default();
-                let end = scan.find_end(rest, self.trailer_bytes_max).map_err(|_| ChunkError::Trailers)?;
+                let end = scan
+                    .find_end(rest, self.trailer_bytes_max)
+                    .map_err(|_| ChunkError::Trailers)?;
                 self.state = State::Trailers(scan);
                 return Ok(match end {
                     Some(len) => Step::End { skip: at, len },
@@ -153,7 +155,9 @@ mod tests {
                         buffer.drain(..skip);
                         break;
                     }
-                    Step::End { skip, len } => return Ok(Some((data, buffer[skip..skip + len].to_vec()))),
+                    Step::End { skip, len } => {
+                        return Ok(Some((data, buffer[skip..skip + len].to_vec())));
+                    }
                 }
             }
         }

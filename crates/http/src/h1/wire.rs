@@ -53,7 +53,11 @@ impl AsyncRead for Io {
 }
 
 impl AsyncWrite for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         each!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
     }
 
@@ -111,7 +115,11 @@ impl Wire {
     }
 
     /// Reads what is there into the buffer; 0 is the end.
-    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut Buffer,
+    ) -> Poll<io::Result<usize>> {
         let mut room = ReadBuf::new(buffer.room());
         ready!(Pin::new(&mut *self.io.borrow_mut()).poll_read(cx, &mut room))?;
         let count = room.filled().len();

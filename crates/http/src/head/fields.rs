@@ -78,7 +78,9 @@ impl Known {
             9 => &[("forwarded", Self::Forwarded)],
             10 => &[("connection", Self::Connection), ("keep-alive", Self::KeepAlive)],
             11 => &[("traceparent", Self::Traceparent)],
-            14 => &[("content-length", Self::ContentLength), ("http2-settings", Self::Http2Settings)],
+            14 => {
+                &[("content-length", Self::ContentLength), ("http2-settings", Self::Http2Settings)]
+            }
             15 => &[("x-forwarded-for", Self::XForwardedFor)],
             16 => &[
                 ("x-forwarded-host", Self::XForwardedHost),

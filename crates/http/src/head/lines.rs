@@ -23,7 +23,9 @@ pub(crate) fn refused(error: httparse::Error) -> HeadError {
         httparse::Error::Version => HeadError::Version,
         httparse::Error::TooManyHeaders => HeadError::TooManyFields,
         httparse::Error::HeaderName | httparse::Error::HeaderValue => HeadError::Field,
-        httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token => HeadError::StartLine,
+        httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token => {
+            HeadError::StartLine
+        }
     }
 }
 
@@ -54,5 +56,9 @@ pub(crate) fn parse_fields(text: &[u8], fields_max: usize) -> Result<Fields, Hea
 /// a later version of it cannot loosen what goes to an upstream.
 pub(crate) fn check_value(value: &[u8]) -> Result<(), HeadError> {
     debug_assert!(value.iter().all(|b| *b >= 0x20 && *b != 0x7f || *b == b'\t'));
-    if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) { Err(HeadError::Field) } else { Ok(()) }
+    if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        Err(HeadError::Field)
+    } else {
+        Ok(())
+    }
 }

@@ -114,7 +114,9 @@ impl RequestHead {
             Ok(httparse::Status::Partial) => return Err(HeadError::StartLine),
             Err(error) => return Err(refused(error)),
         }
-        let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
+        let (Some(method), Some(target), Some(minor)) =
+            (parsed.method, parsed.path, parsed.version)
+        else {
             return Err(HeadError::StartLine);
         };
         self.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
@@ -135,7 +137,13 @@ impl RequestHead {
     }
 
     /// What one field means for the message or the connection.
-    fn note(&mut self, known: Known, span: Span, value: &[u8], seen: &mut Seen) -> Result<(), HeadError> {
+    fn note(
+        &mut self,
+        known: Known,
+        span: Span,
+        value: &[u8],
+        seen: &mut Seen,
+    ) -> Result<(), HeadError> {
         match known {
             Known::Host => {
                 seen.hosts += 1;
@@ -241,7 +249,11 @@ impl RequestHead {
 
     /// Builds a head from parts that another codec has parsed and checked (HTTP/2). The fields are added by the
     /// caller.
-    pub(crate) fn from_parts(method: &[u8], target: &[u8], authority: &[u8]) -> Result<Self, HeadError> {
+    pub(crate) fn from_parts(
+        method: &[u8],
+        target: &[u8],
+        authority: &[u8],
+    ) -> Result<Self, HeadError> {
         let mut head = Self { version: Version::Http2, ..Self::default() };
         head.method = head.fields.keep(method);
         head.target = head.fields.keep(target);
@@ -282,7 +294,9 @@ pub(super) fn parse_length(value: &[u8]) -> Result<u64, HeadError> {
 /// Host and port as RFC 3986 section 3.2 has them, without user information. Empty is fine (RFC 9112 section 3.2).
 fn check_authority(authority: &[u8]) -> Result<(), HeadError> {
     const AUTHORITY_BYTES_MAX: usize = 300;
-    let fine = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']');
+    let fine = |b: &u8| {
+        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']')
+    };
     if authority.len() <= AUTHORITY_BYTES_MAX && authority.iter().all(fine) {
         Ok(())
     } else {
@@ -307,20 +321,28 @@ mod tests {
 
     #[test]
     fn ordinary_heads() {
-        let head = parse("GET /a%20b?c=d HTTP/1.1\r\nHost: x.test:8080\r\nConnection: close\r\n\r\n").unwrap();
+        let head =
+            parse("GET /a%20b?c=d HTTP/1.1\r\nHost: x.test:8080\r\nConnection: close\r\n\r\n")
+                .unwrap();
         assert_eq!(head.method(), b"GET");
         assert_eq!(head.target(), b"/a%20b?c=d");
         assert_eq!(head.path(), b"/a%20b");
         assert_eq!(head.authority(), b"x.test:8080");
         assert!(head.closes && head.framing == Framing::None && head.is_idempotent());
 
-        let head = parse("POST / HTTP/1.1\r\nhost: x\r\nTransfer-Encoding: Chunked\r\n\r\n").unwrap();
+        let head =
+            parse("POST / HTTP/1.1\r\nhost: x\r\nTransfer-Encoding: Chunked\r\n\r\n").unwrap();
         assert_eq!(head.framing, Framing::Chunked);
         let head = parse("POST / HTTP/1.0\r\nContent-Length: 12\r\n\r\n").unwrap();
-        assert_eq!((head.framing, head.closes, head.authority()), (Framing::Length(12), true, &b""[..]));
+        assert_eq!(
+            (head.framing, head.closes, head.authority()),
+            (Framing::Length(12), true, &b""[..])
+        );
         let head = parse("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
         assert!(!head.closes);
-        let head = parse("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n").unwrap();
+        let head =
+            parse("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
+                .unwrap();
         assert_eq!(head.upgrade(), Some(&b"websocket"[..]));
         for without in ["Upgrade: websocket\r\n", "Upgrade: h2c\r\nConnection: Upgrade\r\n"] {
             let head = parse(&format!("GET / HTTP/1.1\r\nHost: x\r\n{without}\r\n")).unwrap();
@@ -330,7 +352,9 @@ mod tests {
 
     #[test]
     fn absolute_targets_win_over_host() {
-        for (target, path) in [("http://a.test/x?y", "/x?y"), ("HTTPS://a.test", "/"), ("http://a.test?q", "/?q")] {
+        for (target, path) in
+            [("http://a.test/x?y", "/x?y"), ("HTTPS://a.test", "/"), ("http://a.test?q", "/?q")]
+        {
             let head = parse(&format!("GET {target} HTTP/1.1\r\nHost: b.test\r\n\r\n")).unwrap();
             assert_eq!(head.authority(), b"a.test");
             assert_eq!(head.target(), path.as_bytes());

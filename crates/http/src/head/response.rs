@@ -45,7 +45,12 @@ impl ResponseHead {
     ///
     /// # Errors
     /// [`HeadError`]: what is wrong with it; then nothing may be made of the contents.
-    pub fn parse(&mut self, text: &[u8], fields_max: usize, to_head: bool) -> Result<(), HeadError> {
+    pub fn parse(
+        &mut self,
+        text: &[u8],
+        fields_max: usize,
+        to_head: bool,
+    ) -> Result<(), HeadError> {
         *self = Self { fields: std::mem::take(&mut self.fields), ..Self::default() };
         let mut table = table();
         let limit = fields_max.min(FIELDS_MAX);
@@ -147,14 +152,29 @@ mod tests {
         for (text, to_head, framing, closes) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", false, Framing::Length(5), false),
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, Framing::None, false),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false, Framing::Chunked, false),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+                false,
+                Framing::Chunked,
+                false,
+            ),
             ("HTTP/1.1 200\r\n\r\n", false, Framing::UntilClose, true),
             ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", false, Framing::Length(5), true),
-            ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n", false, Framing::None, false),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n",
+                false,
+                Framing::None,
+                false,
+            ),
             ("HTTP/1.1 204 No\r\nConnection: Close\r\n\r\n", false, Framing::None, true),
             ("HTTP/1.1 304 No\r\nContent-Length: 5\r\n\r\n", false, Framing::None, false),
             ("HTTP/1.1 101 Go\r\nUpgrade: x\r\n\r\n", false, Framing::None, false),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", false, Framing::Length(5), false),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+                false,
+                Framing::Length(5),
+                false,
+            ),
         ] {
             let head = parse(text, to_head).unwrap();
             assert_eq!((head.framing, head.closes), (framing, closes), "{text:?}");

@@ -17,7 +17,11 @@ pub(crate) struct Scan {
 impl Scan {
     /// Looks at what has arrived so far (the same bytes again, with more behind them) and gives the length of the
     /// head with its empty line, once that is there.
-    pub(crate) fn find_end(&mut self, bytes: &[u8], limit: usize) -> Result<Option<usize>, HeadError> {
+    pub(crate) fn find_end(
+        &mut self,
+        bytes: &[u8],
+        limit: usize,
+    ) -> Result<Option<usize>, HeadError> {
         while let Some(rest) = bytes.get(self.seen..) {
             let Some(found) = memchr::memchr(b'\n', rest) else { break };
             let at = self.seen + found;

@@ -48,12 +48,7 @@ enum Next {
 }
 
 /// Serves a connection until it ends. `sniff`: it may turn out to be HTTP/2. Dropped, the socket closes.
-pub(super) async fn serve(
-    wire: Wire,
-    client: Client,
-    timer: Timer,
-    sniff: bool,
-) -> Served {
+pub(super) async fn serve(wire: Wire, client: Client, timer: Timer, sniff: bool) -> Served {
     let mut input = Buffer::default();
     let mut served: u64 = 0;
     loop {
@@ -158,10 +153,14 @@ async fn close(wire: &Wire, input: &mut Buffer, timer: &Timer) {
 
 /// Tells a client that speaks plain HTTP to a TLS port what it did.
 pub(super) async fn tell_plain_http(stream: tokio::net::TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
-        Content-Length: 52\r\nConnection: close\r\n\r\n400: this is an HTTPS port; the request was plain HTTP";
+    const BODY: &str = "400: this is an HTTPS port; the request was plain HTTP\n";
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{BODY}",
+        BODY.len()
+    );
     let wire = Wire::new(Io::Tcp(stream));
-    let _ = wire.write_all(ANSWER, &[]).await;
+    let _ = wire.write_all(answer.as_bytes(), &[]).await;
     let _ = wire.shutdown().await;
 }
 
@@ -188,12 +187,19 @@ impl Request<'_> {
         };
         match self.timer.guard(read).await {
             Ok(Ok(())) => {}
-            Ok(Err(ReadHeadError::Head(error))) => return self.refuse(error.status(), error.reason(), &error.to_string()).await,
+            Ok(Err(ReadHeadError::Head(error))) => {
+                return self.refuse(error.status(), error.reason(), &error.to_string()).await;
+            }
             Ok(Err(_)) => return Next::Close,
-            Err(_) => return self.refuse(408, "head_timeout", "the request head did not arrive in time").await,
+            Err(_) => {
+                return self
+                    .refuse(408, "head_timeout", "the request head did not arrive in time")
+                    .await;
+            }
         }
         let limit = limits.requests_per_connection;
-        let mut close = head.closes || self.client.is_closing() || (limit > 0 && self.served >= limit);
+        let mut close =
+            head.closes || self.client.is_closing() || (limit > 0 && self.served >= limit);
         let mut output = Vec::with_capacity(512);
         let trailers = TrailerLimits { bytes: limits.head_bytes, fields: limits.head_fields };
         let mut body = BodyReader::new(self.wire, input, head.framing, trailers);

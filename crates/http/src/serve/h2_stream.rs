@@ -31,9 +31,13 @@ pub(super) fn request_head(
     let protocol = parts.extensions.get::<h2::ext::Protocol>();
     let target = parts.uri.path_and_query().map_or("", |p| p.as_str());
     // `OPTIONS *` comes as an empty path with some clients.
-    let target = if target.is_empty() && parts.method == http::Method::OPTIONS { "*" } else { target };
-    let mut head =
-        RequestHead::from_parts(parts.method.as_str().as_bytes(), target.as_bytes(), authority(parts)?)?;
+    let target =
+        if target.is_empty() && parts.method == http::Method::OPTIONS { "*" } else { target };
+    let mut head = RequestHead::from_parts(
+        parts.method.as_str().as_bytes(),
+        target.as_bytes(),
+        authority(parts)?,
+    )?;
     push_fields(&mut head.fields, &parts.headers);
     let lengths = parts.headers.get_all(http::header::CONTENT_LENGTH).iter().count();
     // The library takes a length that is said twice, and one where there is no body (RFC 8441): HTTP/1 cannot.
@@ -47,7 +51,8 @@ pub(super) fn request_head(
         match parts.headers.get(http::header::CONTENT_LENGTH) {
             None => Framing::Chunked,
             Some(length) => {
-                let length = length.to_str().ok().and_then(|l| l.parse().ok()).ok_or(HeadError::Length)?;
+                let length =
+                    length.to_str().ok().and_then(|l| l.parse().ok()).ok_or(HeadError::Length)?;
                 Framing::Length(length)
             }
         }
@@ -128,7 +133,8 @@ impl H2Body {
             Some(Err(_)) => return Poll::Ready(Err(BodyError::Reset)),
             None => {}
         }
-        let trailers = std::task::ready!(self.recv.poll_trailers(cx)).map_err(|_| BodyError::Reset)?;
+        let trailers =
+            std::task::ready!(self.recv.poll_trailers(cx)).map_err(|_| BodyError::Reset)?;
         self.end = Some(trailers.map(|headers| {
             let mut fields = Fields::default();
             push_fields(&mut fields, &headers);
@@ -181,7 +187,8 @@ impl Out {
     pub(super) fn refuse(&mut self, status: u16) {
         let Self::Waiting(respond) = self else { return };
         let mut response = http::Response::new(());
-        *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_REQUEST);
+        *response.status_mut() =
+            http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_REQUEST);
         let _ = respond.send_response(response, true);
     }
 
@@ -254,7 +261,8 @@ impl Reply for H2Reply<'_> {
         // RFC 8441 section 5: what HTTP/1.1 says with 101 is 200 here.
         let upgraded = head.status == 101;
         let status = if upgraded { 200 } else { head.status };
-        *response.status_mut() = http::StatusCode::from_u16(status).map_err(|_| BodyError::Malformed)?;
+        *response.status_mut() =
+            http::StatusCode::from_u16(status).map_err(|_| BodyError::Malformed)?;
         response_fields(head, signature, |name, value| {
             let of_http1 = upgraded
                 && (name.eq_ignore_ascii_case(b"connection")
@@ -288,7 +296,11 @@ impl Sink for H2Reply<'_> {
             let room = self.capacity(data.len()).await?;
             let (now, later) = data.split_at(room.min(data.len()));
             let piece = Bytes::copy_from_slice(now);
-            self.out.borrow_mut().sending()?.send_data(piece, false).map_err(|_| BodyError::Reset)?;
+            self.out
+                .borrow_mut()
+                .sending()?
+                .send_data(piece, false)
+                .map_err(|_| BodyError::Reset)?;
             data = later;
         }
         Ok(())

@@ -40,9 +40,15 @@ impl Listeners {
     /// The first address that cannot be had; what was bound is closed again.
     pub(super) fn open(&self, snapshot: &Snapshot, workers: usize) -> Result<Opened, ListenError> {
         let wanted: Vec<SocketAddr> = snapshot.listeners.iter().map(|l| l.address).collect();
-        let missing = wanted.iter().filter(|address| !self.open.contains_key(address));
-        let new = missing.map(|address| Ok((*address, net::listen::bind(*address, workers)?)));
-        Ok(Opened { new: new.collect::<Result<_, ListenError>>()?, wanted })
+        let mut ours: Vec<SocketAddr> = self.open.values().map(|open| open.actual).collect();
+        let mut new = Vec::new();
+        for address in wanted.iter().filter(|address| !self.open.contains_key(address)) {
+            let beside_own = ours.iter().any(|known| net::listen::overlap(*known, *address));
+            let bind = if beside_own { net::listen::bind_beside_own } else { net::listen::bind };
+            new.push((*address, bind(*address, workers)?));
+            ours.push(*address);
+        }
+        Ok(Opened { new, wanted })
     }
 
     /// Serves what was opened and closes what is no longer wanted.

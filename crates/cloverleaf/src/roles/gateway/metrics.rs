@@ -27,8 +27,11 @@ fn sum<C>(cells: &[Arc<C>], cell: impl Fn(&C) -> u64) -> u64 {
 }
 
 fn requests(stats: &Stats) -> [Family; 2] {
-    let mut total =
-        Family::new("cloverleaf_requests_total", "Requests answered, by class of their status", Kind::Counter);
+    let mut total = Family::new(
+        "cloverleaf_requests_total",
+        "Requests answered, by class of their status",
+        Kind::Counter,
+    );
     let mut took = Family::new(
         "cloverleaf_request_duration_seconds",
         "From the complete request head to the last byte of the answer",
@@ -48,8 +51,11 @@ fn requests(stats: &Stats) -> [Family; 2] {
             }
         }
         let latency = latency(&cells);
-        let value =
-            Value::Histogram { buckets: latency.buckets, sum: latency.sum_seconds, count: latency.count };
+        let value = Value::Histogram {
+            buckets: latency.buckets,
+            sum: latency.sum_seconds,
+            count: latency.count,
+        };
         took.push(labels, value);
     }
     [total, took]
@@ -58,9 +64,13 @@ fn requests(stats: &Stats) -> [Family; 2] {
 fn listeners(stats: &Stats) -> Vec<Family> {
     type Figure = (&'static str, &'static str, Kind, fn(&ListenerCells) -> &Cell);
     let figures: [Figure; 5] = [
-        ("cloverleaf_connections_total", "Client connections accepted", Kind::Counter, |c| &c.connections),
+        ("cloverleaf_connections_total", "Client connections accepted", Kind::Counter, |c| {
+            &c.connections
+        }),
         ("cloverleaf_connections_open", "Client connections open now", Kind::Gauge, |c| &c.open),
-        ("cloverleaf_received_bytes_total", "Bytes from clients, inside TLS", Kind::Counter, |c| &c.received),
+        ("cloverleaf_received_bytes_total", "Bytes from clients, inside TLS", Kind::Counter, |c| {
+            &c.received
+        }),
         ("cloverleaf_sent_bytes_total", "Bytes to clients, inside TLS", Kind::Counter, |c| &c.sent),
         ("cloverleaf_upgrades_open", "Upgraded connections open now", Kind::Gauge, |c| &c.upgrades),
     ];
@@ -69,7 +79,10 @@ fn listeners(stats: &Stats) -> Vec<Family> {
     for (name, help, kind, figure) in figures {
         let mut family = Family::new(name, help, kind);
         for (listener, cells) in &read {
-            family.push(vec![("listener", listener.to_string())], Value::Int(sum(cells, |c| figure(c).get())));
+            family.push(
+                vec![("listener", listener.to_string())],
+                Value::Int(sum(cells, |c| figure(c).get())),
+            );
         }
         families.push(family);
     }
@@ -78,8 +91,11 @@ fn listeners(stats: &Stats) -> Vec<Family> {
         "Requests answered, or connections ended, before routing",
         Kind::Counter,
     );
-    let mut handshakes =
-        Family::new("cloverleaf_tls_handshakes_total", "TLS handshakes with clients", Kind::Counter);
+    let mut handshakes = Family::new(
+        "cloverleaf_tls_handshakes_total",
+        "TLS handshakes with clients",
+        Kind::Counter,
+    );
     for (listener, cells) in &read {
         let counts = cells.iter().flat_map(|c| c.refused.read());
         push_labelled(&mut refused, ("listener", listener), "reason", counts);
@@ -123,7 +139,8 @@ fn upstreams(stats: &Stats, shared: &Shared) -> [Family; 3] {
         let counts = cells.iter().flat_map(|c| c.connects.read());
         push_labelled(&mut connects, ("upstream", &upstream), "result", counts);
     }
-    let mut endpoints = Family::new("cloverleaf_endpoints", "Endpoints of an upstream", Kind::Gauge);
+    let mut endpoints =
+        Family::new("cloverleaf_endpoints", "Endpoints of an upstream", Kind::Gauge);
     for upstream in &shared.program().snapshot.upstreams {
         let labels = vec![("upstream", upstream.name.to_string())];
         endpoints.push(labels, Value::Int(upstream.endpoints.len() as u64));
@@ -132,14 +149,18 @@ fn upstreams(stats: &Stats, shared: &Shared) -> [Family; 3] {
 }
 
 fn endpoints(stats: &Stats) -> [Family; 2] {
-    let mut requests =
-        Family::new("cloverleaf_endpoint_requests_total", "Requests sent to an endpoint", Kind::Counter);
+    let mut requests = Family::new(
+        "cloverleaf_endpoint_requests_total",
+        "Requests sent to an endpoint",
+        Kind::Counter,
+    );
     let mut idle = Family::new(
         "cloverleaf_upstream_connections_idle",
         "Connections to an upstream kept for the next request",
         Kind::Gauge,
     );
-    let mut by_upstream: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+    let mut by_upstream: std::collections::BTreeMap<String, u64> =
+        std::collections::BTreeMap::new();
     for ((upstream, endpoint), cells) in stats.endpoints.read() {
         let cells: Vec<Arc<EndpointCells>> = cells;
         let labels = vec![("upstream", upstream.to_string()), ("endpoint", endpoint.to_string())];
@@ -154,8 +175,11 @@ fn endpoints(stats: &Stats) -> [Family; 2] {
 
 fn process(stats: &Stats, reloads: &Reloads) -> Vec<Family> {
     use std::sync::atomic::Ordering::Relaxed;
-    let mut total =
-        Family::new("cloverleaf_reloads_total", "Changes of the configuration, by result", Kind::Counter);
+    let mut total = Family::new(
+        "cloverleaf_reloads_total",
+        "Changes of the configuration, by result",
+        Kind::Counter,
+    );
     let mut last = Family::new(
         "cloverleaf_last_reload_timestamp_seconds",
         "When the configuration last changed, by result",

@@ -48,8 +48,11 @@ impl Provider {
         _config: &Config,
         found: Diagnostics,
     ) -> Arc<Self> {
-        let mut state =
-            ConfigState { source: source.path.display().to_string(), valid: true, ..ConfigState::default() };
+        let mut state = ConfigState {
+            source: source.path.display().to_string(),
+            valid: true,
+            ..ConfigState::default()
+        };
         state.set_problems(&found);
         let reloads = Reloads { state, ..Reloads::default() };
         Arc::new(Self {
@@ -173,7 +176,8 @@ fn rules(stats: &stats::Stats) -> Vec<RuleState> {
 }
 
 fn total_latency(stats: &stats::Stats) -> Latency {
-    let all: Vec<Arc<RequestCells>> = stats.requests.read().into_iter().flat_map(|(_, c)| c).collect();
+    let all: Vec<Arc<RequestCells>> =
+        stats.requests.read().into_iter().flat_map(|(_, c)| c).collect();
     latency(&all)
 }
 
@@ -183,7 +187,8 @@ fn listeners(program: &Program, stats: &stats::Stats, rules: &[RuleState]) -> Ve
         let sums = requests.entry(&rule.listener).or_default();
         sums.iter_mut().zip(rule.requests.counts()).for_each(|(sum, count)| *sum += count);
     }
-    let cells: HashMap<Name, Vec<Arc<ListenerCells>>> = stats.listeners.read().into_iter().collect();
+    let cells: HashMap<Name, Vec<Arc<ListenerCells>>> =
+        stats.listeners.read().into_iter().collect();
     let listener = |l: &model::Listener| {
         let cells = cells.get(&l.name).map(Vec::as_slice).unwrap_or_default();
         let failed = |c: &Arc<ListenerCells>| {
@@ -232,9 +237,9 @@ fn upstreams(program: &Program, stats: &stats::Stats) -> Vec<UpstreamState> {
                 }
             })
             .collect(),
-        retries: retries.get(&u.name).map_or(0, |cells| {
-            cells.iter().flat_map(|c| c.retries.read().map(|(_, n)| n)).sum()
-        }),
+        retries: retries
+            .get(&u.name)
+            .map_or(0, |cells| cells.iter().flat_map(|c| c.retries.read().map(|(_, n)| n)).sum()),
     };
     program.snapshot.upstreams.iter().map(upstream).collect()
 }

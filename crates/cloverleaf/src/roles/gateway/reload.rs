@@ -111,7 +111,11 @@ impl Reload {
 
     fn watch(&self, gateway: &mut Gateway, files: Vec<PathBuf>, found: &mut Diagnostics) {
         if let Err(error) = gateway.watcher.set_paths(files) {
-            found.push(Diagnostic::warning(self.place(), "", format!("cannot watch its files: {error}")));
+            found.push(Diagnostic::warning(
+                self.place(),
+                "",
+                format!("cannot watch its files: {error}"),
+            ));
         }
     }
 
@@ -140,7 +144,8 @@ impl Reload {
         }
         self.served = watched(&self.source, &config);
         self.watch(gateway, self.served.clone(), found);
-        if let Err(error) = gateway.listeners.apply(opened, &gateway.workers, &gateway.shared).await {
+        if let Err(error) = gateway.listeners.apply(opened, &gateway.workers, &gateway.shared).await
+        {
             tracing::error!(error = format!("{error:#}"), "serving the new listeners");
         }
         true
@@ -155,7 +160,11 @@ impl Reload {
             ("workers", new.workers != self.fixed.workers),
         ] {
             if changed {
-                found.push(Diagnostic::warning(self.place(), key, "a change takes effect at the next start"));
+                found.push(Diagnostic::warning(
+                    self.place(),
+                    key,
+                    "a change takes effect at the next start",
+                ));
             }
         }
     }
@@ -185,8 +194,12 @@ fn report(applied: bool, generation: u64, took: Duration) {
 }
 
 /// A program of a checked configuration.
-pub(super) fn compile(generation: u64, config: &Config) -> Result<(Program, Diagnostics), Diagnostics> {
-    let dump = config.snapshot.manners.config_path.then(|| config::nanoproxy_yaml(&config.snapshot));
+pub(super) fn compile(
+    generation: u64,
+    config: &Config,
+) -> Result<(Program, Diagnostics), Diagnostics> {
+    let dump =
+        config.snapshot.manners.config_path.then(|| config::nanoproxy_yaml(&config.snapshot));
     Program::compile(generation, config.snapshot.clone(), dump.map(Arc::from), &instance())
 }
 

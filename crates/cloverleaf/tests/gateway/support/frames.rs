@@ -45,6 +45,20 @@ pub(crate) enum Outcome {
     Closed,
 }
 
+/// What became of a flood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flood {
+    /// All of it was taken.
+    Taken,
+    /// The gateway stopped reading.
+    Blocked,
+    /// The gateway ended the connection.
+    Ended,
+}
+
+/// A connection that takes nothing for so long is blocked.
+const BLOCKED_AFTER: Duration = Duration::from_secs(1);
+
 /// A frame's bytes.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a payload of a frame");
@@ -114,6 +128,35 @@ impl Raw {
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes)
+    }
+
+    /// Sends the same bytes again and again; what comes back is read and dropped, or not read at all.
+    pub(crate) fn flood(self, bytes: &[u8], times: usize, reading: bool) -> Flood {
+        // Many at once: it is to be a flood.
+        let batch = (16 * 1024 / bytes.len()).clamp(1, times);
+        let many = bytes.repeat(batch);
+        self.socket.set_write_timeout(Some(BLOCKED_AFTER)).expect("a socket");
+        self.socket.set_read_timeout(Some(SOON)).expect("a socket");
+        let reader = reading.then(|| {
+            let mut socket = self.socket.try_clone().expect("a socket");
+            std::thread::spawn(move || {
+                let mut buf = vec![0; 64 * 1024];
+                while let Ok(1..) = socket.read(&mut buf) {}
+            })
+        });
+        let mut flood = Flood::Taken;
+        for _ in 0..times / batch {
+            if let Err(error) = (&self.socket).write_all(&many) {
+                let blocked = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+                flood = if blocked { Flood::Blocked } else { Flood::Ended };
+                break;
+            }
+        }
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        if let Some(reader) = reader {
+            let _ = reader.join();
+        }
+        flood
     }
 
     /// Sends a whole header block in one frame.
