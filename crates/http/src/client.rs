@@ -6,7 +6,6 @@ use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::stats::ListenerCells;
 use crate::worker::{Handle, Local, Worker};
@@ -31,7 +30,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Counts the connection as open until this is dropped.
+    /// Counts the connection as its listener's until this is dropped.
     pub(crate) fn new(
         worker: Rc<Worker>,
         peer: SocketAddr,
@@ -41,7 +40,6 @@ impl Client {
     ) -> Self {
         let ip = peer.ip().to_canonical();
         let handle = worker.register(listener);
-        worker.shared.connections.fetch_add(1, Ordering::Relaxed);
         cells.connections.add(1);
         cells.open.add(1);
         let place = Cell::default();
@@ -77,6 +75,5 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.cells.open.sub(1);
-        self.worker.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -94,6 +94,14 @@ impl Shared {
         self.connections.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn connection_opened(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Sends access log lines there; `None` ends the log.
     pub fn set_access_log(&self, log: Option<AccessLog>) {
         self.access_log.store(Arc::new(log));

@@ -2,7 +2,7 @@
 //!
 //! Looks at the file alone; nothing is sent.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -282,10 +282,12 @@ fn elsewhere<'a>(
     let here: HashSet<&str> =
         listener.scopes.iter().flat_map(|s| &s.rules.rules).map(|r| &*r.name).collect();
     let mut found: Vec<(&Rule, Vec<&str>)> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
     for other in &snapshot.listeners {
         let before = |r: &&Rule| before.is_none_or(|place| r.place < *place);
         for rule in rules(other).filter(|r| !here.contains(&*r.name)).filter(before) {
-            match found.iter_mut().find(|(known, _)| known.name == rule.name) {
+            let at = *known.entry(&rule.name).or_insert(found.len());
+            match found.get_mut(at) {
                 Some((_, names)) => names.push(&other.name),
                 None => found.push((rule, vec![&other.name])),
             }

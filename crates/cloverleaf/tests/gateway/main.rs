@@ -4,6 +4,7 @@
 //! ports, so that all can run side by side. Start at [`support`].
 
 mod support;
+mod cli;
 mod nanoproxy;
 mod reload;
 mod running;

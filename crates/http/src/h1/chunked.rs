@@ -139,8 +139,11 @@ fn hex(byte: u8) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// Decodes input that arrives in pieces of that size: the data and the trailer section.
-    fn decode(input: &[u8], piece: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, ChunkError> {
+    /// The data and the trailer section, if the body was whole.
+    type Decoded = Option<(Vec<u8>, Vec<u8>)>;
+
+    /// Decodes input that arrives in pieces of that size.
+    fn decode(input: &[u8], piece: usize) -> Result<Decoded, ChunkError> {
         let mut decoder = Chunked::new(1000);
         let (mut buffer, mut data) = (Vec::new(), Vec::new());
         for part in input.chunks(piece) {

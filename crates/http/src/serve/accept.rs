@@ -98,15 +98,34 @@ async fn accepted(
             return;
         }
     };
-    net::task::spawn_local("connection", connection(worker.clone(), address, stream, peer));
+    // Counted here and not by its task, which runs later: a burst must not get past the limit.
+    let open = OpenConnection::count(worker);
+    net::task::spawn_local("connection", connection(open, address, stream, peer));
     while worker.shared.open_connections() >= worker.local().program.snapshot.limits.connections {
         tokio::time::sleep(FULL_PAUSE).await;
     }
 }
 
+/// Counts a connection against the limit of connections until dropped.
+struct OpenConnection(Rc<Worker>);
+
+impl OpenConnection {
+    fn count(worker: &Rc<Worker>) -> Self {
+        worker.shared.connection_opened();
+        Self(worker.clone())
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.shared.connection_closed();
+    }
+}
+
 /// One client's connection. What belongs only to its beginning is gone before the protocol begins: an idle
 /// connection keeps little.
-async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, peer: SocketAddr) {
+async fn connection(open: OpenConnection, address: SocketAddr, stream: TcpStream, peer: SocketAddr) {
+    let worker = &open.0;
     let local = worker.local();
     let Some(index) = local.program.listener_at(address) else { return };
     let Some((model, listener)) = local.program.listener(index) else { return };

@@ -32,6 +32,7 @@ const LINGER_BYTES_MAX: u64 = 256 * 1024;
 const FIRST_REQUEST_WHILE_DRAINING: Duration = Duration::from_secs(1);
 
 /// How the serving of a connection ended.
+#[allow(clippy::large_enum_variant, reason = "made once a connection, taken apart at once")]
 pub(super) enum Served {
     /// It is over.
     Over,
