@@ -32,7 +32,7 @@ pub struct Shared {
     generation: AtomicU64,
     draining: AtomicBool,
     /// Client connections open, over all workers.
-    pub(crate) connections: AtomicUsize,
+    connections: AtomicUsize,
     /// What is counted.
     pub stats: Stats,
     pub(crate) dialer: net::dial::Dialer,

@@ -220,9 +220,11 @@ fn floods_of_frames_are_bounded() {
     let others = Others::of(&gateway);
     for attack in attacks() {
         for reading in [true, false] {
+            let begun = std::time::Instant::now();
             let mut client = Raw::connect(gateway.address());
             client.send(&attack.first).expect("an open connection");
             let flood = client.flood(&attack.repeated, attack.times, reading);
+            eprintln!("DEBUG {} {reading} {flood:?} {:?}", attack.name, begun.elapsed());
             // With what the kernel takes behind the back of a connection that is not read.
             assert!(!attack.ends || flood != Flood::Taken, "{}: {flood:?}", attack.name);
             let grown = resident_bytes(gateway.pid()).saturating_sub(before);
