@@ -54,10 +54,11 @@ impl Line {
     }
 }
 
-/// The way to the writer. When the last clone goes, the writer writes what it has and ends.
-#[derive(Debug, Clone)]
+/// The way to the writer. When it goes, the writer writes what it has and ends.
+#[derive(Debug)]
 pub struct AccessLog {
     lines: SyncSender<Line>,
+    writer: std::thread::JoinHandle<()>,
 }
 
 impl AccessLog {
@@ -73,10 +74,17 @@ impl AccessLog {
             }
         };
         let (lines, queue) = sync_channel(LINES_MAX);
-        std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || write(out, &queue))?;
-        Ok(Self { lines })
+        let named = std::thread::Builder::new().name("access-log".to_owned());
+        let writer = named.spawn(move || write(out, &queue))?;
+        Ok(Self { lines, writer })
+    }
+
+    /// Waits until everything is written. Blocks.
+    pub fn finish(self) {
+        drop(self.lines);
+        if self.writer.join().is_err() {
+            tracing::error!("the access log's writer panicked; this is a bug");
+        }
     }
 
     /// Hands a line over; `false` where the queue is full.

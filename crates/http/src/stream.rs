@@ -3,6 +3,11 @@
 //! A source is asked for more only when the sink has taken what there was: back-pressure, with one buffer's worth
 //! under way. Must not know protocols; each has its own sources and sinks.
 
+use std::cell::Cell;
+use std::time::Duration;
+
+use net::timer::Timer;
+
 use crate::head::Fields;
 
 /// What a body consists of.
@@ -73,28 +78,64 @@ pub(crate) enum PumpError {
     Sink(BodyError),
 }
 
-/// Moves a whole body. `moved` is called for every piece: something is going on. Gives the number of data bytes.
-/// Dropped, a part has gone and the sink's message is unfinished.
+/// Which end of a pump is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The source has nothing.
+    Source,
+    /// The sink takes nothing.
+    Sink,
+}
+
+/// Watches a pump: every piece moves the deadline, and whoever it waits for is known when the deadline passes.
+#[derive(Debug)]
+pub(crate) struct Progress<'t> {
+    timer: &'t Timer,
+    idle: Duration,
+    waiting_for: Cell<End>,
+}
+
+impl<'t> Progress<'t> {
+    /// Nothing may stand still for longer than `idle`.
+    pub(crate) fn new(timer: &'t Timer, idle: Duration) -> Self {
+        Self { timer, idle, waiting_for: Cell::new(End::Source) }
+    }
+
+    /// Who is waited for.
+    pub(crate) fn waiting_for(&self) -> End {
+        self.waiting_for.get()
+    }
+
+    fn moved(&self) {
+        self.timer.set(self.idle);
+    }
+}
+
+/// Moves a whole body. Gives the number of data bytes. Dropped, a part has gone and the sink's message is unfinished.
 pub(crate) async fn pump(
     source: &mut impl Source,
     sink: &mut impl Sink,
-    moved: impl Fn(),
+    progress: &Progress<'_>,
 ) -> Result<u64, PumpError> {
     let mut bytes = 0;
     loop {
         match source.try_next().map_err(PumpError::Source)? {
             Some(Piece::Data(data)) => {
                 bytes += data.len() as u64;
+                progress.waiting_for.set(End::Sink);
                 sink.data(data).await.map_err(PumpError::Sink)?;
-                moved();
+                progress.moved();
             }
             Some(Piece::End(trailers)) => {
+                progress.waiting_for.set(End::Sink);
                 sink.end(trailers.as_deref()).await.map_err(PumpError::Sink)?;
-                moved();
+                progress.moved();
                 return Ok(bytes);
             }
             None => {
+                progress.waiting_for.set(End::Sink);
                 sink.flush().await.map_err(PumpError::Sink)?;
+                progress.waiting_for.set(End::Source);
                 source.wait().await.map_err(PumpError::Source)?;
             }
         }

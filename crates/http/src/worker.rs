@@ -107,6 +107,13 @@ impl Shared {
         self.access_log.store(Arc::new(log));
     }
 
+    /// Ends the access log and waits until it is written. Blocks; for the end of the process.
+    pub fn finish_access_log(&self) {
+        if let Some(log) = Arc::into_inner(self.access_log.swap(Arc::new(None))).flatten() {
+            log.finish();
+        }
+    }
+
     pub(crate) fn access_log(&self) -> Arc<Option<AccessLog>> {
         self.access_log.load_full()
     }

@@ -222,10 +222,13 @@ impl Gateway {
         if left > 0 {
             tracing::warn!(connections = left, "stopped with connections open");
         }
-        self.shared.set_access_log(None);
         let _ = self.stop.send(true);
-        let workers = self.workers;
-        let _ = tokio::task::spawn_blocking(move || workers.stop()).await;
+        let (workers, shared) = (self.workers, self.shared.clone());
+        let end = move || {
+            workers.stop();
+            shared.finish_access_log();
+        };
+        let _ = tokio::task::spawn_blocking(end).await;
     }
 
     /// Tells all connections to end as soon as they can.

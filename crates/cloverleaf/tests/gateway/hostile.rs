@@ -141,7 +141,8 @@ fn idle_connections_end() {
     while silent.next().is_some() {}
     let mut pinging = Raw::connect(gateway.address());
     let ping = frame(PING, 0, 0, b"12345678");
-    assert!(wait_until(SOON, || pinging.send(&ping).is_err()), "pings keep it for ever");
+    let over = || pinging.send(&ping).is_err() || pinging.next_within(Duration::from_millis(5)) == Some(None);
+    assert!(wait_until(SOON, over), "pings keep it for ever");
 }
 
 #[test]
@@ -219,17 +220,19 @@ fn floods_of_frames_are_bounded() {
     let before = resident_bytes(gateway.pid());
     let others = Others::of(&gateway);
     for attack in attacks() {
-        for reading in [true, false] {
-            let begun = std::time::Instant::now();
-            let mut client = Raw::connect(gateway.address());
-            client.send(&attack.first).expect("an open connection");
-            let flood = client.flood(&attack.repeated, attack.times, reading);
-            eprintln!("DEBUG {} {reading} {flood:?} {:?}", attack.name, begun.elapsed());
-            // With what the kernel takes behind the back of a connection that is not read.
-            assert!(!attack.ends || flood != Flood::Taken, "{}: {flood:?}", attack.name);
-            let grown = resident_bytes(gateway.pid()).saturating_sub(before);
-            assert!(grown < GROWTH_BYTES_MAX, "{}: the gateway grew by {grown} bytes", attack.name);
-        }
+        let begun = std::time::Instant::now();
+        let mut client = Raw::connect(gateway.address());
+        client.send(&attack.first).expect("an open connection");
+        let flood = client.flood(&attack.repeated, attack.times);
+        eprintln!("DEBUG {} {flood:?} {:?} {}", attack.name, begun.elapsed(), resident_bytes(gateway.pid()) - before);
+        assert!(flood == Flood::Ended || !attack.ends && flood == Flood::Taken, "{}: {flood:?}", attack.name);
+        // Who does not read what comes back is not read either, or costs nothing.
+        let mut client = Raw::connect(gateway.address());
+        client.send(&attack.first).expect("an open connection");
+        client.pour(&attack.repeated, attack.times);
+        eprintln!("DEBUG  {:?} {}", begun.elapsed(), resident_bytes(gateway.pid()) - before);
+        let grown = resident_bytes(gateway.pid()).saturating_sub(before);
+        assert!(grown < GROWTH_BYTES_MAX, "{}: the gateway grew by {grown} bytes", attack.name);
     }
     others.are_well();
     assert!(refused(&gateway, "h2_error") >= 2.0, "it is counted");

@@ -21,7 +21,7 @@ use crate::h1::body::{BodyReader, BodyWriter, TrailerLimits};
 use crate::h1::{ReadHeadError, read_head};
 use crate::head::{Framing, Known, ResponseHead};
 use crate::stats;
-use crate::stream::{BodyError, PumpError, Sink, Source, pump};
+use crate::stream::{BodyError, End, Progress, PumpError, Sink, Source, pump};
 use crate::worker::Worker;
 
 /// Interim answers that an endpoint may send for one request.
@@ -104,12 +104,15 @@ impl Attempt<'_> {
             &endpoint.label,
         );
         let phase = Cell::new(Phase::Sending);
-        let exchange = self.exchange(&mut connection, body, reply, record, &phase);
+        let sending = self.progress();
+        let exchange = self.exchange(&mut connection, body, reply, record, (&phase, &sending));
         self.timer.set(self.stream_idle);
         let outcome = match self.timer.guard(exchange).await {
             Ok(outcome) => outcome,
             Err(_) => Err(match phase.get() {
-                Phase::Sending => Failure::Stalled,
+                Phase::Sending if sending.waiting_for() == End::Source => Failure::Stalled,
+                // The endpoint does not take the request.
+                Phase::Sending => Failure::ResponseTimeout,
                 Phase::Waiting => Failure::ResponseTimeout,
                 Phase::Answering => Failure::Cut(BodyError::Cut),
             }),
@@ -125,6 +128,10 @@ impl Attempt<'_> {
                 Err((failure, (closed && reused && replayable).then_some(Retry::Fresh)))
             }
         }
+    }
+
+    fn progress(&self) -> Progress<'_> {
+        Progress::new(self.timer, self.stream_idle)
     }
 
     fn has_body(&self) -> bool {
@@ -150,7 +157,7 @@ impl Attempt<'_> {
         body: &mut B,
         reply: &mut R,
         record: &mut Record,
-        phase: &Cell<Phase>,
+        (phase, sending): (&Cell<Phase>, &Progress<'_>),
     ) -> Result<bool, Failure> {
         let Connection { wire, input, output, response, .. } = connection;
         let framing = self.outgoing.head.framing;
@@ -175,7 +182,7 @@ impl Attempt<'_> {
         };
         let sent = Cell::new(false);
         let request = async {
-            let result = pump(body, &mut out, || self.timer.set(self.stream_idle)).await;
+            let result = pump(body, &mut out, sending).await;
             sent.set(result.is_ok());
             result
         };
@@ -297,8 +304,7 @@ impl Attempt<'_> {
         self.begin(response, reply, phase)?;
         let limits = self.trailer_limits();
         let mut source = BodyReader::new(wire, input, response.framing, limits);
-        let moved = || self.timer.set(self.stream_idle);
-        match pump(&mut source, reply, moved).await {
+        match pump(&mut source, reply, &self.progress()).await {
             Ok(bytes) => record.body_bytes = bytes,
             Err(PumpError::Source(error)) => return Err(Failure::Cut(error)),
             Err(PumpError::Sink(error)) => return Err(Failure::ClientGone(error)),
@@ -324,9 +330,9 @@ impl Attempt<'_> {
         reply.switch_to_raw();
         out.switch_to_raw();
         let mut source = BodyReader::new(wire, input, Framing::UntilClose, self.trailer_limits());
-        let moved = || self.timer.set(self.stream_idle);
-        let mut up = pin!(pump(body, out, moved));
-        let mut down = pin!(pump(&mut source, reply, moved));
+        let progress = self.progress();
+        let mut up = pin!(pump(body, out, &progress));
+        let mut down = pin!(pump(&mut source, reply, &progress));
         let (mut up_open, mut down_open) = (true, true);
         poll_fn(|cx| {
             if up_open && let Poll::Ready(result) = up.as_mut().poll(cx) {

@@ -130,33 +130,45 @@ impl Raw {
         self.socket.write_all(bytes)
     }
 
-    /// Sends the same bytes again and again; what comes back is read and dropped, or not read at all.
-    pub(crate) fn flood(self, bytes: &[u8], times: usize, reading: bool) -> Flood {
+    /// Sends the same bytes again and again and finds out what became of all of it. What comes back is read and
+    /// dropped.
+    pub(crate) fn flood(mut self, bytes: &[u8], times: usize) -> Flood {
+        const LAST: &[u8] = b"the last";
+        self.socket.set_write_timeout(Some(BLOCKED_AFTER)).expect("a socket");
+        self.socket.set_read_timeout(Some(SOON)).expect("a socket");
+        let mut socket = self.socket.try_clone().expect("a socket");
+        let reader = std::thread::spawn(move || {
+            let mut came = Vec::new();
+            let mut buf = vec![0; 64 * 1024];
+            while !came.windows(LAST.len()).any(|w| w == LAST) {
+                came.drain(..came.len().saturating_sub(LAST.len()));
+                match socket.read(&mut buf) {
+                    Ok(count @ 1..) => came.extend_from_slice(&buf[..count]),
+                    Ok(0) => return Flood::Ended,
+                    Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Flood::Ended,
+                    Err(_) => return Flood::Blocked,
+                    Ok(_) => {}
+                }
+            }
+            Flood::Taken
+        });
+        self.pour(bytes, times);
+        // All before it has been read when this is answered.
+        let _ = self.send(&frame(PING, 0, 0, LAST));
+        reader.join().expect("the reader")
+    }
+
+    /// Sends the same bytes again and again and reads nothing of what comes back.
+    pub(crate) fn pour(&mut self, bytes: &[u8], times: usize) {
         // Many at once: it is to be a flood.
         let batch = (16 * 1024 / bytes.len()).clamp(1, times);
         let many = bytes.repeat(batch);
         self.socket.set_write_timeout(Some(BLOCKED_AFTER)).expect("a socket");
-        self.socket.set_read_timeout(Some(SOON)).expect("a socket");
-        let reader = reading.then(|| {
-            let mut socket = self.socket.try_clone().expect("a socket");
-            std::thread::spawn(move || {
-                let mut buf = vec![0; 64 * 1024];
-                while let Ok(1..) = socket.read(&mut buf) {}
-            })
-        });
-        let mut flood = Flood::Taken;
-        for _ in 0..times / batch {
-            if let Err(error) = (&self.socket).write_all(&many) {
-                let blocked = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
-                flood = if blocked { Flood::Blocked } else { Flood::Ended };
-                break;
+        for _ in 0..times.div_ceil(batch) {
+            if self.send(&many).is_err() {
+                return;
             }
         }
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        if let Some(reader) = reader {
-            let _ = reader.join();
-        }
-        flood
     }
 
     /// Sends a whole header block in one frame.
@@ -177,7 +189,7 @@ impl Raw {
         let _ = self.send(&frame(DATA, if end { END_STREAM } else { 0 }, stream, data));
     }
 
-    /// The next frame; `None` when the connection has ended. Settings are acknowledged.
+    /// The next frame; `None` when the connection has ended. Settings and pings are acknowledged.
     ///
     /// # Panics
     /// If nothing comes.
@@ -193,6 +205,9 @@ impl Raw {
             if let Some(found) = self.take_frame() {
                 if found.kind == SETTINGS && found.flags & ACK == 0 {
                     let _ = self.send(&frame(SETTINGS, ACK, 0, &[]));
+                }
+                if found.kind == PING && found.flags & ACK == 0 {
+                    let _ = self.send(&frame(PING, ACK, 0, &found.payload));
                 }
                 return Some(Some(found));
             }
