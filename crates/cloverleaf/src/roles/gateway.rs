@@ -4,6 +4,7 @@
 //! sockets, [`reload`] brings in a changed file, [`provider`] shows it all on the admin port. Wiring only: what
 //! happens to a request is `http_proxy`'s.
 
+mod figures;
 mod listeners;
 mod metrics;
 mod provider;

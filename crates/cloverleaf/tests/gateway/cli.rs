@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use testkit::client::get;
 use testkit::command::{Ran, run};
-use testkit::{Authority, Client, Gateway, Port, Upstream, wait_until};
+use testkit::{Authority, Client, Gateway, Port, Step, Upstream, wait_until};
 
 use crate::running::{PROGRAM, SOON, answer, eventually, everything_to, named, state};
 
@@ -266,13 +266,9 @@ fn status_shows_a_running_gateway() {
 #[test]
 fn status_says_plainly_that_nobody_answers() {
     let nobody = Port::reserve().address().to_string();
-    let stranger = Upstream::answering(answer("hello"));
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    for address in [
-        nobody,
-        stranger.address().to_string(),
-        silent.local_addr().expect("an address").to_string(),
-    ] {
+    let stranger = Upstream::start([Step::ReadRequest, Step::send(answer("hello")), Step::Close]);
+    let closes = Upstream::start([Step::Close]);
+    for address in [nobody, stranger.address().to_string(), closes.address().to_string()] {
         let ran = run(PROGRAM, &["status", "--admin-address", &address], Path::new("/"), &[]);
         assert_eq!(ran.code, Some(1), "{}", ran.stdout);
         assert!(ran.stderr.contains(&address) && ran.stdout.is_empty(), "{}", ran.stderr);

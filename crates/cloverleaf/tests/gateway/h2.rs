@@ -64,13 +64,20 @@ fn streams_run_side_by_side() {
     const STREAMS: usize = 100;
     let gate = Gate::new();
     let opened = gate.clone();
-    let upstream = Upstream::start([Step::ReadRequest, Step::Wait(opened), Step::send(ok("fine")), Step::Repeat]);
+    let upstream = Upstream::start([
+        Step::ReadRequest,
+        Step::Wait(opened),
+        Step::send(ok("fine")),
+        Step::Repeat,
+    ]);
     let gateway = in_front_of(&upstream);
     run(&gateway, &h2::client::Builder::new(), async |send| {
         let mut send = send.ready().await.expect("a connection");
         let mut answers = Vec::new();
         for number in 0..STREAMS {
-            answers.push(send.send_request(request("GET", &format!("/{number}")), true).expect("a stream").0);
+            answers.push(
+                send.send_request(request("GET", &format!("/{number}")), true).expect("a stream").0,
+            );
         }
         until(|| upstream.requests().len() == STREAMS).await;
         gate.open();
@@ -79,7 +86,8 @@ fn streams_run_side_by_side() {
             assert_eq!((status, body.as_slice()), (200, &b"fine"[..]));
         }
     });
-    let mut paths: Vec<_> = upstream.requests().iter().map(|r| r.lines().next().map(str::to_owned)).collect();
+    let mut paths: Vec<_> =
+        upstream.requests().iter().map(|r| r.lines().next().map(str::to_owned)).collect();
     paths.sort();
     paths.dedup();
     assert_eq!(paths.len(), STREAMS);
@@ -111,10 +119,13 @@ fn heads_bodies_and_trailers_change_form_and_nothing_else() {
     run(&gateway, &h2::client::Builder::new(), async |send| {
         let mut send = send.ready().await.expect("a connection");
         let (mut head, ()) = request("POST", "/a%2Fb?c=d").into_parts();
-        for (name, value) in [("x-a", "1"), ("te", "trailers"), ("cookie", "a=1"), ("cookie", "b=2")] {
+        for (name, value) in
+            [("x-a", "1"), ("te", "trailers"), ("cookie", "a=1"), ("cookie", "b=2")]
+        {
             head.headers.append(name, value.parse().expect("a value"));
         }
-        let (answer, mut body) = send.send_request(Request::from_parts(head, ()), false).expect("a stream");
+        let (answer, mut body) =
+            send.send_request(Request::from_parts(head, ()), false).expect("a stream");
         body.send_data(Bytes::from_static(b"hello"), false).expect("data");
         let mut trailers = HeaderMap::new();
         trailers.insert("x-end", "yes".parse().expect("a value"));
@@ -125,7 +136,9 @@ fn heads_bodies_and_trailers_change_form_and_nothing_else() {
         for name in ["keep-alive", "connection", "x-hop", "transfer-encoding"] {
             assert!(!response.headers().contains_key(name), "{name}");
         }
-        assert!(response.headers().contains_key("date") && response.headers().contains_key("server"));
+        assert!(
+            response.headers().contains_key("date") && response.headers().contains_key("server")
+        );
         let (status, body, trailers) = whole(response).await;
         assert_eq!((status, body.as_slice()), (201, &b"abc"[..]));
         let trailers = trailers.expect("trailers");
@@ -133,7 +146,10 @@ fn heads_bodies_and_trailers_change_form_and_nothing_else() {
     });
     let reached = message::only(&upstream.received(0));
     assert_eq!(reached.line, "POST /a%2Fb?c=d HTTP/1.1");
-    assert_eq!((reached.one("host"), reached.one("x-a"), reached.one("te")), (Some("x"), Some("1"), Some("trailers")));
+    assert_eq!(
+        (reached.one("host"), reached.one("x-a"), reached.one("te")),
+        (Some("x"), Some("1"), Some("trailers"))
+    );
     assert_eq!(reached.one("cookie"), Some("a=1; b=2"));
     assert_eq!(reached.one("transfer-encoding"), Some("chunked"));
     assert_eq!(reached.one("forwarded"), Some("for=127.0.0.1;host=x;proto=http"));
@@ -156,7 +172,11 @@ const ANSWERS: &[(&str, &str, u16, &str, bool)] = &[
 #[test]
 fn answers_end_with_their_stream() {
     let upstream = Upstream::scripted(|connection| {
-        vec![Step::ReadRequest, Step::send(ANSWERS.get(connection).map_or("", |case| case.1)), Step::Close]
+        vec![
+            Step::ReadRequest,
+            Step::send(ANSWERS.get(connection).map_or("", |case| case.1)),
+            Step::Close,
+        ]
     });
     let gateway = in_front_of(&upstream);
     for (number, (method, answer, status, body, head_only)) in ANSWERS.iter().enumerate() {
@@ -179,7 +199,8 @@ fn answers_end_with_their_stream() {
         assert_eq!(String::from_utf8_lossy(&data), *body, "{answer:?}");
         assert_eq!(heads.last(), Some(head_only), "{answer:?}");
         assert_eq!(heads.len(), if answer.contains(" 103 ") { 2 } else { 1 }, "{answer:?}");
-        let upstream_gone = || upstream.connections() == number + 1 && upstream.open_connections() <= 1;
+        let upstream_gone =
+            || upstream.connections() == number + 1 && upstream.open_connections() <= 1;
         assert!(wait_until(SOON, upstream_gone), "{answer:?} {status}");
     }
     for (number, (method, answer, status, ..)) in ANSWERS.iter().enumerate() {
@@ -205,7 +226,8 @@ fn flow_control_is_kept_both_ways() {
     narrow.initial_window_size(1000).initial_connection_window_size(70_000).max_frame_size(16_384);
     run(&gateway, &narrow, async |send| {
         let mut send = send.ready().await.expect("a connection");
-        let (answer, mut upload) = send.send_request(request("POST", "/"), false).expect("a stream");
+        let (answer, mut upload) =
+            send.send_request(request("POST", "/"), false).expect("a stream");
         let sending = async {
             let mut left = body.as_slice();
             while !left.is_empty() {
@@ -228,7 +250,11 @@ fn flow_control_is_kept_both_ways() {
 fn a_reset_stream_ends_its_request_and_no_other() {
     let upstream = Upstream::scripted(|connection| match connection {
         0 => vec![Step::ReadRequest, Step::Hang],
-        1 => vec![Step::ReadRequest, Step::send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"), Step::Hang],
+        1 => vec![
+            Step::ReadRequest,
+            Step::send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"),
+            Step::Hang,
+        ],
         _ => vec![Step::ReadRequest, Step::send(ok("fine")), Step::Repeat],
     });
     let gateway = in_front_of(&upstream);
@@ -236,7 +262,8 @@ fn a_reset_stream_ends_its_request_and_no_other() {
     for stream in [1, 3] {
         // One without an answer yet, one within it.
         client.headers(stream, &frames::get(&[]), true);
-        assert!(wait_until(SOON, || upstream.open_connections() == 1 && !upstream.requests().is_empty()));
+        assert!(wait_until(SOON, || upstream.open_connections() == 1
+            && !upstream.requests().is_empty()));
         if stream == 3 {
             assert_eq!(client.outcome(3), Outcome::Status(200));
         }
@@ -287,10 +314,13 @@ const H2SPEC_WITHIN: Duration = Duration::from_secs(120);
 /// `h2spec` is named by the environment variable `H2SPEC`, which `cargo xtask test` sets.
 #[test]
 fn h2spec_passes() {
-    let variable = |name: &str| std::env::vars_os().find(|(n, _)| n == name).map(|(_, value)| value);
+    let variable =
+        |name: &str| std::env::vars_os().find(|(n, _)| n == name).map(|(_, value)| value);
     let Some(tool) = variable("H2SPEC") else {
         assert_ne!(variable("CI"), Some(OsString::from("true")), "H2SPEC names no h2spec");
-        eprintln!("skipped: H2SPEC does not name the h2spec program; `cargo xtask test` installs it");
+        eprintln!(
+            "skipped: H2SPEC does not name the h2spec program; `cargo xtask test` installs it"
+        );
         return;
     };
     let upstream = Upstream::answering(ok("an answer with a body of some length"));

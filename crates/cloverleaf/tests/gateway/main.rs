@@ -6,6 +6,7 @@
 mod support;
 mod cli;
 mod nanoproxy;
+mod observe;
 mod reload;
 mod running;
 mod shutdown;

@@ -69,19 +69,37 @@ fn own_answers() {
     let gateway = Cloverleaf::gateway(BINARY, &yaml);
     for (request, status, text) in [
         ("OPTIONS * HTTP/1.1\r\nHost: here.test\r\n\r\n", 200, ""),
-        ("CONNECT here.test:443 HTTP/1.1\r\nHost: here.test:443\r\n\r\n", 404, "404: CONNECT is not served here\n"),
-        ("GET / HTTP/1.1\r\nHost: elsewhere.test\r\n\r\n", 404, "No matching rule for host & path\n"),
+        (
+            "CONNECT here.test:443 HTTP/1.1\r\nHost: here.test:443\r\n\r\n",
+            404,
+            "404: CONNECT is not served here\n",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: elsewhere.test\r\n\r\n",
+            404,
+            "No matching rule for host & path\n",
+        ),
         // The target's authority decides, not the field.
-        ("GET http://elsewhere.test/ HTTP/1.1\r\nHost: here.test\r\n\r\n", 404, "No matching rule for host & path\n"),
+        (
+            "GET http://elsewhere.test/ HTTP/1.1\r\nHost: here.test\r\n\r\n",
+            404,
+            "No matching rule for host & path\n",
+        ),
         ("GET http://here.test/ HTTP/1.1\r\nHost: elsewhere.test\r\n\r\n", 200, "fine"),
         ("GET / HTTP/1.0\r\n\r\n", 404, "No matching rule for host & path\n"),
         ("GET / HTTP/1.1\r\nHost: a:b:c\r\n\r\n", 400, "400: the host is malformed\n"),
-        ("GET /%zz HTTP/1.1\r\nHost: here.test\r\n\r\n", 400, "400: the path has a malformed percent escape\n"),
+        (
+            "GET /%zz HTTP/1.1\r\nHost: here.test\r\n\r\n",
+            400,
+            "400: the path has a malformed percent escape\n",
+        ),
         ("POST /.nanoproxy/health HTTP/1.1\r\nHost: y\r\nContent-Length: 0\r\n\r\n", 200, "OK"),
     ] {
         let response = fetch(gateway.address(), request);
         assert_eq!((response.status, response.text().as_str()), (status, text), "{request:?}");
-        assert!(response.header("date").is_some() && response.header("server") == Some("cloverleaf"));
+        assert!(
+            response.header("date").is_some() && response.header("server") == Some("cloverleaf")
+        );
     }
     let head = fetch(gateway.address(), "HEAD / HTTP/1.1\r\nHost: elsewhere.test\r\n\r\n");
     assert_eq!((head.status, head.header("content-length")), (404, Some("33")));
@@ -115,7 +133,8 @@ fn pipelined_requests_are_answered_in_order() {
     assert!(client.closes_within(SOON));
     let reached = upstream.requests();
     let lines: Vec<_> = reached.iter().filter_map(|request| request.lines().next()).collect();
-    let expected = ["GET /0", "POST /1", "PUT /2", "DELETE /3", "GET /4"].map(|l| format!("{l} HTTP/1.1"));
+    let expected =
+        ["GET /0", "POST /1", "PUT /2", "DELETE /3", "GET /4"].map(|l| format!("{l} HTTP/1.1"));
     assert_eq!(lines, expected);
 
     // The same in single bytes.
@@ -209,7 +228,8 @@ fn chunks_and_trailers_go_through_both_ways() {
     assert_eq!(reached.one("transfer-encoding"), Some("chunked"));
 }
 
-const EXPECTING: &str = "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+const EXPECTING: &str =
+    "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
 
 #[test]
 fn expect_continue_waits_for_the_upstream() {
@@ -298,7 +318,8 @@ fn what_belongs_to_a_hop_stays_there() {
     assert_eq!(names, expected);
     let reached = message::only(&upstream.received(0));
     let names: Vec<_> = reached.fields.iter().map(|(name, _)| name.as_str()).collect();
-    let forwarding = ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "traceparent"];
+    let forwarding =
+        ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "traceparent"];
     assert_eq!(names, [&["Host", "X-Stay", "TE"][..], &forwarding].concat());
     assert_eq!(reached.one("te"), Some("trailers"));
 }
@@ -319,8 +340,13 @@ fn forwarding_fields_are_set_anew_unless_the_sender_is_trusted() {
             "http",
             "for=127.0.0.1;host=\"shop.test:8080\";proto=http",
         ),
-        ("trustedHops: [10.0.0.0/8]", "127.0.0.1", "shop.test:8080", "http",
-            "for=127.0.0.1;host=\"shop.test:8080\";proto=http"),
+        (
+            "trustedHops: [10.0.0.0/8]",
+            "127.0.0.1",
+            "shop.test:8080",
+            "http",
+            "for=127.0.0.1;host=\"shop.test:8080\";proto=http",
+        ),
         (
             "trustedHops: [127.0.0.0/8]",
             "1.1.1.1, 2.2.2.2, 127.0.0.1",
@@ -362,8 +388,13 @@ fn order_case_and_repetition_are_kept_to_the_byte() {
     let (own, theirs): (Vec<_>, Vec<_>) =
         pairs(&response.headers).into_iter().partition(|(name, _)| name.starts_with("X-Proxy"));
     let expected = [
-        ("set-cookie", "a=1"), ("X-UPPER", "1"), ("Set-Cookie", "b=2"), ("Date", "then"), ("server", "other"),
-        ("x-empty", ""), ("Content-Length", "0"),
+        ("set-cookie", "a=1"),
+        ("X-UPPER", "1"),
+        ("Set-Cookie", "b=2"),
+        ("Date", "then"),
+        ("server", "other"),
+        ("x-empty", ""),
+        ("Content-Length", "0"),
     ];
     assert_eq!(theirs, expected);
     assert_eq!(own.len(), 2);
@@ -384,7 +415,8 @@ fn traces_are_begun_where_there_is_none() {
     let mut tap = Tap::new(&upstream);
     let mut seen = std::collections::HashSet::new();
     for sent in ["", "traceparent: x\r\n", "traceparent: 00-0000-0000-00\r\n"] {
-        let reached = forwarded(&mut tap, &gateway, &format!("GET / HTTP/1.1\r\nHost: x\r\n{sent}\r\n"));
+        let reached =
+            forwarded(&mut tap, &gateway, &format!("GET / HTTP/1.1\r\nHost: x\r\n{sent}\r\n"));
         let trace = reached.one("traceparent").expect("one traceparent").to_owned();
         let parts: Vec<_> = trace.split('-').map(str::len).collect();
         assert_eq!(parts, [2, 32, 16, 2], "{trace}");
@@ -437,14 +469,20 @@ fn upstream_connections_are_used_again() {
     let upstream = Upstream::answering(ok("fine"));
     let gateway = in_front_of(&upstream);
     for _ in 0..10 {
-        assert_eq!(fetch(gateway.address(), "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").status, 200);
-        let upload = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        assert_eq!(
+            fetch(gateway.address(), "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .status,
+            200
+        );
+        let upload =
+            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
         assert_eq!(fetch(gateway.address(), upload).status, 200);
     }
     assert_eq!((upstream.connections(), upstream.requests().len()), (1, 20));
-    for close in ["HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-        "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"]
-    {
+    for close in [
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ] {
         let upstream = Upstream::answering(close);
         let gateway = in_front_of(&upstream);
         let mut client = gateway.connect();
@@ -463,10 +501,14 @@ fn heads_have_a_size() {
     let gateway = with("limits: {headBytes: 4096, headFields: 20}", &[upstream.address()]);
     let empty = "GET / HTTP/1.1\r\nHost: x\r\nX: \r\n\r\n".len();
     for (bytes, status) in [(LIMIT, 200), (LIMIT + 1, 431), (LIMIT * 10, 431)] {
-        let request = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "v".repeat(bytes - empty));
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "v".repeat(bytes - empty));
         let mut client = gateway.connect();
         assert_eq!(client.request(request).expect("an answer").status, status, "{bytes} bytes");
-        assert_eq!(client.closes_within(Duration::from_millis(if status == 431 { 15_000 } else { 100 })), status == 431);
+        assert_eq!(
+            client.closes_within(Duration::from_millis(if status == 431 { 15_000 } else { 100 })),
+            status == 431
+        );
     }
     for (fields, status) in [(20, 200), (21, 431), (100, 431)] {
         let more: String = (1..fields).map(|n| format!("X-{n}: v\r\n")).collect();
@@ -474,7 +516,10 @@ fn heads_have_a_size() {
         assert_eq!(response.status, status, "{fields} fields");
     }
     let target = "t".repeat(LIMIT);
-    assert_eq!(fetch(gateway.address(), format!("GET /{target} HTTP/1.1\r\nHost: x\r\n\r\n")).status, 431);
+    assert_eq!(
+        fetch(gateway.address(), format!("GET /{target} HTTP/1.1\r\nHost: x\r\n\r\n")).status,
+        431
+    );
     let name = "cloverleaf_refused_requests_total{listener=\"default\",reason=\"head_too_large\"}";
     assert_eq!(gateway.metric(name), Some(5.0));
 }

@@ -267,7 +267,10 @@ fn case(gateway: &Cloverleaf, tap: &mut Tap<'_>, sent: &[u8], want: Want) -> Res
         match client.read_response() {
             Ok(response) => {
                 let refusal = response.status >= 400;
-                if refusal && response.header("connection") != Some("close") && !matches!(want, Cut(_)) {
+                if refusal
+                    && response.header("connection") != Some("close")
+                    && !matches!(want, Cut(_))
+                {
                     return Err(format!("{} without Connection: close", response.status));
                 }
                 statuses.push(response.status);
@@ -485,9 +488,11 @@ fn http2_lengths_have_to_be_true() {
         client.data(1, body.as_bytes(), true);
         let outcome = client.outcome(1);
         let told = !matches!(outcome, Outcome::Status(..400));
-        let whole = tap.fresh().iter().map(|bytes| message::requests(bytes)).find(|parsed| {
-            !matches!(parsed, Ok((whole, _)) if whole.is_empty())
-        });
+        let whole = tap
+            .fresh()
+            .iter()
+            .map(|bytes| message::requests(bytes))
+            .find(|parsed| !matches!(parsed, Ok((whole, _)) if whole.is_empty()));
         if !told || whole.is_some() {
             wrong.push(format!("{lengths:?} with {body:?}: {outcome:?}, upstream {whole:?}"));
         }
@@ -510,7 +515,10 @@ fn an_upgrade_over_http2_brings_no_length() {
     let outcome = client.outcome(1);
     for bytes in tap.fresh() {
         let (whole, incomplete) = message::requests(&bytes).expect("unambiguous requests");
-        assert!(!incomplete && whole.iter().all(|r| r.all("content-length").is_empty()), "{whole:?}");
+        assert!(
+            !incomplete && whole.iter().all(|r| r.all("content-length").is_empty()),
+            "{whole:?}"
+        );
     }
     assert!(outcome != Outcome::Closed, "{outcome:?}");
 }
@@ -520,17 +528,24 @@ fn an_upgrade_over_http2_brings_no_length() {
 fn a_body_that_is_cut_off_is_never_complete() {
     let upstream = Upstream::answering(ok("fine"));
     let gateway = in_front_of(&upstream);
-    for framing in ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
+    for framing in
+        ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"]
+    {
         let before = upstream.connections();
         let mut client = gateway.connect();
         client.send(format!("POST /first HTTP/1.1\r\nHost: x\r\n{framing}"));
-        let begun = || upstream.connections() > before && upstream.received(before).ends_with(b"abc")
-            || upstream.received(before).ends_with(b"abc\r\n");
+        let begun = || {
+            upstream.connections() > before && upstream.received(before).ends_with(b"abc")
+                || upstream.received(before).ends_with(b"abc\r\n")
+        };
         assert!(testkit::wait_until(SOON, begun), "the upload does not begin");
         client.finish();
         let end = client.read_response();
         assert!(end.as_ref().is_err() || end.as_ref().is_ok_and(|r| r.status == 400), "{end:?}");
-        assert!(testkit::wait_until(SOON, || upstream.open_connections() == 0), "upstream stays open");
+        assert!(
+            testkit::wait_until(SOON, || upstream.open_connections() == 0),
+            "upstream stays open"
+        );
         let (whole, _) = message::requests(&upstream.received(before)).expect("one form");
         assert_eq!(whole, []);
     }

@@ -70,7 +70,12 @@ fn an_upgrade_carries_bytes_both_ways_and_outlives_timeouts() {
 #[test]
 fn each_direction_of_an_upgrade_ends_on_its_own() {
     // The client first.
-    let upstream = Upstream::start([Step::ReadHead, Step::send(SWITCHING), Step::ReadToEnd, Step::send("after")]);
+    let upstream = Upstream::start([
+        Step::ReadHead,
+        Step::send(SWITCHING),
+        Step::ReadToEnd,
+        Step::send("after"),
+    ]);
     let gateway = in_front_of(&upstream);
     let mut client = upgraded(&gateway);
     client.send("before");
@@ -78,7 +83,8 @@ fn each_direction_of_an_upgrade_ends_on_its_own() {
     assert_eq!(client.read_to_close().expect("the rest"), b"after");
     assert!(upstream.received(0).ends_with(b"before"));
     // The upstream first.
-    let upstream = Upstream::start([Step::ReadHead, Step::send(SWITCHING), Step::send("bye"), Step::Close]);
+    let upstream =
+        Upstream::start([Step::ReadHead, Step::send(SWITCHING), Step::send("bye"), Step::Close]);
     let gateway = in_front_of(&upstream);
     let mut client = upgraded(&gateway);
     assert_eq!(client.read_to_close().expect("all of it"), b"bye");
@@ -87,7 +93,8 @@ fn each_direction_of_an_upgrade_ends_on_its_own() {
     client.finish();
     assert!(wait_until(SOON, || upgrades_open(&gateway) == 0.0));
     // A reset of one is the end of both.
-    let upstream = Upstream::start([Step::ReadHead, Step::send(SWITCHING), Step::Read(1), Step::Reset]);
+    let upstream =
+        Upstream::start([Step::ReadHead, Step::send(SWITCHING), Step::Read(1), Step::Reset]);
     let gateway = in_front_of(&upstream);
     let mut client = upgraded(&gateway);
     client.send("x");
@@ -96,7 +103,9 @@ fn each_direction_of_an_upgrade_ends_on_its_own() {
 
 #[test]
 fn an_upgrade_may_be_refused() {
-    let upstream = Upstream::answering("HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\nno");
+    let upstream = Upstream::answering(
+        "HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\nno",
+    );
     let gateway = in_front_of(&upstream);
     let mut client = gateway.connect();
     for _ in 0..2 {
@@ -242,7 +251,10 @@ struct Noise(u64);
 impl Noise {
     fn fill(&mut self, block: &mut [u8]) {
         for word in block.chunks_mut(8) {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let bytes = (self.0 ^ (self.0 >> 29)).to_le_bytes();
             word.copy_from_slice(&bytes[..word.len()]);
         }
@@ -350,7 +362,10 @@ fn a_client_that_does_not_read_stops_the_upstream() {
     let grown = resident_bytes(gateway.pid()).saturating_sub(before);
     assert!(grown < GROWTH_BYTES_MAX, "the gateway grew by {grown} bytes");
     // Others are served meanwhile, and then the rest comes.
-    assert_eq!(fetch(gateway.address(), "GET /.nanoproxy/health HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    assert_eq!(
+        fetch(gateway.address(), "GET /.nanoproxy/health HTTP/1.1\r\nHost: x\r\n\r\n").status,
+        200
+    );
     skip_head(&client);
     assert_eq!(drain(&client, MOVED_BYTES), server.join().expect("the server"));
 }

@@ -50,7 +50,10 @@ fn every_failure_has_its_status_and_says_so() {
         let json = client.request(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{json}\r\n\r\n"));
         let json = json.unwrap_or_else(|failure| panic!("{path}: {failure}"));
         let body: serde_json::Value = serde_json::from_slice(&json.body).expect("JSON");
-        assert_eq!((json.status, &body["status"], &body["error"]), (*status, &(*status).into(), &(*code).into()));
+        assert_eq!(
+            (json.status, &body["status"], &body["error"]),
+            (*status, &(*status).into(), &(*code).into())
+        );
     }
     // Over HTTP/2 it is the same, and the connection goes on.
     let mut h2 = Raw::connect(gateway.address());
@@ -62,7 +65,10 @@ fn every_failure_has_its_status_and_says_so() {
     // HEAD gets the head alone.
     let head = client.request("HEAD /refused HTTP/1.1\r\nHost: x\r\n\r\n").expect("an answer");
     assert_eq!((head.status, head.body.len()), (502, 0));
-    assert_eq!(client.request("GET /closing HTTP/1.1\r\nHost: x\r\n\r\n").expect("in step").status, 502);
+    assert_eq!(
+        client.request("GET /closing HTTP/1.1\r\nHost: x\r\n\r\n").expect("in step").status,
+        502
+    );
 }
 
 #[test]
@@ -128,7 +134,8 @@ fn garbage_is_502() {
     let gateway = in_front_of(&upstream);
     let mut client = gateway.connect();
     for (number, answer) in answers.iter().enumerate() {
-        let response = client.request(GET).unwrap_or_else(|failure| panic!("{failure}: {answer:.200}"));
+        let response =
+            client.request(GET).unwrap_or_else(|failure| panic!("{failure}: {answer:.200}"));
         assert_eq!(response.status, 502, "{answer:.200}");
         assert_eq!(upstream.connections(), number + 1, "sent once, on a connection of its own");
     }
@@ -137,7 +144,8 @@ fn garbage_is_502() {
 
 /// Answers that begin well and do not end so, and how the upstream's connection ends.
 fn cut_answers() -> Vec<(String, Step)> {
-    let chunked = |body: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+    let chunked =
+        |body: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
     let length = |body: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{body}");
     let mut answers = vec![
         (length(""), Step::Close),
@@ -204,7 +212,10 @@ fn what_is_cut_is_never_delivered_as_whole() {
         h2.headers(1, &frames::get(&[]), true);
         let (body, whole) = h2.body(1);
         if whole && !(matches!(end, Step::Reset) && body.starts_with(b"502")) {
-            wrong.push(format!("{answer:?}, {end:?} over HTTP/2: {:?}", String::from_utf8_lossy(&body)));
+            wrong.push(format!(
+                "{answer:?}, {end:?} over HTTP/2: {:?}",
+                String::from_utf8_lossy(&body)
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -230,7 +241,8 @@ fn bytes_behind_an_answer_are_not_the_next_one() {
         });
         let gateway = in_front_of(&upstream);
         let mut client = gateway.connect();
-        let first = client.request(format!("{method} / HTTP/1.1\r\nHost: x\r\n\r\n")).expect("an answer");
+        let first =
+            client.request(format!("{method} / HTTP/1.1\r\nHost: x\r\n\r\n")).expect("an answer");
         assert!(!first.text().contains("evil"), "{answer:?}: {first:?}");
         let next = client.request(GET).expect("an answer");
         assert_eq!((next.status, next.text().as_str()), (200, "next"), "{answer:?}");
@@ -275,7 +287,10 @@ fn what_is_not_idempotent_or_has_a_body_is_never_sent_twice() {
         let second = fetch(gateway.address(), request);
         assert!(second.status == 502 || second.text() == "fresh", "{request:?}: {second:?}");
         // Where the old connection was still taken, nothing may go to a second one.
-        let took_old = upstream.received(0).windows(6).any(|w| w == b"POST /" || w == b"PATCH " || w == b"PUT / ");
+        let took_old = upstream
+            .received(0)
+            .windows(6)
+            .any(|w| w == b"POST /" || w == b"PATCH " || w == b"PUT / ");
         assert_eq!(upstream.connections(), if took_old { 1 } else { 2 }, "{request:?}");
         assert_eq!(second.status, if took_old { 502 } else { 200 }, "{request:?}");
     }
@@ -286,14 +301,20 @@ fn an_idle_connection_that_has_closed_is_not_used() {
     let gate = Gate::new();
     let closed = gate.clone();
     let upstream = Upstream::scripted(move |connection| match connection {
-        0 => vec![Step::ReadRequest, Step::send(ok("first")), Step::Wait(closed.clone()), Step::Reset],
+        0 => vec![
+            Step::ReadRequest,
+            Step::send(ok("first")),
+            Step::Wait(closed.clone()),
+            Step::Reset,
+        ],
         _ => vec![Step::ReadRequest, Step::send(ok("fresh")), Step::Repeat],
     });
     let gateway = in_front_of(&upstream);
     assert_eq!(fetch(gateway.address(), GET).text(), "first");
     gate.open();
     assert!(wait_until(SOON, || upstream.open_connections() == 0));
-    let post = fetch(gateway.address(), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
+    let post =
+        fetch(gateway.address(), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
     assert_eq!((post.status, post.text().as_str()), (200, "fresh"));
     let retries = gateway.metric("cloverleaf_retries_total{upstream=\"up\",reason=\"closed\"}");
     assert_eq!(retries.unwrap_or_default(), 0.0);
@@ -332,7 +353,8 @@ fn tries_are_bounded() {
 /// An answer may come before the body is sent, from an upstream that then closes.
 #[test]
 fn an_early_answer_reaches_a_client_that_is_still_sending() {
-    let answer = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig";
+    let answer =
+        "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig";
     for end in [Step::Close, Step::Hang] {
         let upstream = Upstream::start([Step::ReadHead, Step::send(answer), end.clone()]);
         let gateway = in_front_of(&upstream);
@@ -358,8 +380,10 @@ fn a_slow_answer_takes_no_longer_than_the_timeout_and_a_slow_body_may() {
     assert_eq!((response.status, response.text().as_str()), (200, "0123456789"));
 
     // A head that drips is not an answer.
-    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Slow: ..............................".to_vec();
-    let upstream = Upstream::start([Step::ReadRequest, Step::Drip(head, Duration::from_millis(100))]);
+    let head =
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Slow: ..............................".to_vec();
+    let upstream =
+        Upstream::start([Step::ReadRequest, Step::Drip(head, Duration::from_millis(100))]);
     let gateway = with("timeouts: {response: 500ms}", &[upstream.address()]);
     let begun = Instant::now();
     assert_eq!(fetch(gateway.address(), GET).status, 504);

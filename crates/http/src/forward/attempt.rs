@@ -11,7 +11,7 @@ use std::time::Duration;
 use model::Limits;
 use net::timer::Timer;
 
-use super::connection::Connection;
+use super::connection::{Connection, Security};
 use super::failure::Failure;
 use super::record::Record;
 use super::reply::{Reply, Signature};
@@ -139,9 +139,13 @@ impl Attempt<'_> {
     }
 
     async fn open(&self, endpoint: &Endpoint) -> Result<Box<Connection>, Failed> {
+        let security = match (&self.upstream.model.tls, self.client_tls) {
+            (None, _) => Security::Plain,
+            (Some(_), Some(client)) => Security::Tls(client),
+            (Some(_), None) => Security::Missing,
+        };
         let (dialer, timeout) = (&self.worker.shared.dialer, self.connect_timeout);
-        let model = &self.upstream.model;
-        let opened = Connection::open(dialer, model, endpoint, self.client_tls, timeout).await;
+        let opened = Connection::open(dialer, &endpoint.target, security, timeout).await;
         self.upstream.cells.connects.add(opened.as_ref().map_or_else(|e| e.as_str(), |_| "ok"));
         opened.map_err(|error| {
             endpoint.cells.connect_failures.add(1);

@@ -4,11 +4,10 @@
 
 use std::time::Duration;
 
-use model::Upstream;
+use model::Target;
 use net::dial::{DialError, Dialer};
 use tls::ClientTls;
 
-use super::upstream::Endpoint;
 use crate::h1::buffer::Buffer;
 use crate::h1::wire::{Io, Wire};
 use crate::head::ResponseHead;
@@ -23,6 +22,17 @@ pub(crate) struct Connection {
     pub(crate) response: ResponseHead,
     /// Whether it has carried a request before.
     pub(crate) reused: bool,
+}
+
+/// How a connection is secured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Security<'t> {
+    /// Not at all.
+    Plain,
+    /// By TLS.
+    Tls(&'t ClientTls),
+    /// TLS was asked for and is not set up.
+    Missing,
 }
 
 /// Why there is no connection.
@@ -65,35 +75,34 @@ impl Connection {
     /// Connects to an endpoint, TLS included, within the time. Dropped, it closes the socket.
     pub(crate) async fn open(
         dialer: &Dialer,
-        upstream: &Upstream,
-        endpoint: &Endpoint,
-        client_tls: Option<&ClientTls>,
+        target: &Target,
+        security: Security<'_>,
         timeout: Duration,
     ) -> Result<Box<Self>, ConnectError> {
         let deadline = tokio::time::Instant::now() + timeout;
-        let stream = dialer.connect(&endpoint.target, timeout).await?;
-        let target = || endpoint.target.to_string();
-        let io = match (&upstream.tls, client_tls) {
-            (None, _) => Io::Tcp(stream),
-            (Some(_), None) => return Err(ConnectError::NoTls { target: target() }),
-            (Some(model), Some(client)) => {
-                let host = endpoint.target.host();
-                let name = model.server_name.as_ref().map_or(host.as_str(), |n| n.as_str());
-                let handshake = tokio::time::timeout_at(deadline, client.connect(stream, name));
-                let stream = handshake
-                    .await
-                    .map_err(|_| ConnectError::TlsTimeout { target: target(), waited: timeout })?
-                    .map_err(|source| ConnectError::Tls { target: target(), source })?;
-                Io::Connected(Box::new(stream))
-            }
+        let client = match security {
+            Security::Plain => None,
+            Security::Tls(client) => Some(client),
+            Security::Missing => return Err(ConnectError::NoTls { target: target.to_string() }),
         };
-        Ok(Box::new(Self {
+        let stream = dialer.connect(target, timeout).await?;
+        let Some(client) = client else { return Ok(Self::new(Io::Tcp(stream))) };
+        let host = target.host();
+        let stream = tokio::time::timeout_at(deadline, client.connect(stream, &host))
+            .await
+            .map_err(|_| ConnectError::TlsTimeout { target: target.to_string(), waited: timeout })?
+            .map_err(|source| ConnectError::Tls { target: target.to_string(), source })?;
+        Ok(Self::new(Io::Connected(Box::new(stream))))
+    }
+
+    fn new(io: Io) -> Box<Self> {
+        Box::new(Self {
             wire: Wire::new(io),
             input: Buffer::default(),
             output: Vec::new(),
             response: ResponseHead::default(),
             reused: false,
-        }))
+        })
     }
 
     /// Whether nothing has come since the last answer, not even an end.

@@ -124,7 +124,12 @@ impl Drop for OpenConnection {
 
 /// One client's connection. What belongs only to its beginning is gone before the protocol begins: an idle
 /// connection keeps little.
-async fn connection(open: OpenConnection, address: SocketAddr, stream: TcpStream, peer: SocketAddr) {
+async fn connection(
+    open: OpenConnection,
+    address: SocketAddr,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
     let worker = &open.0;
     let local = worker.local();
     let Some(index) = local.program.listener_at(address) else { return };

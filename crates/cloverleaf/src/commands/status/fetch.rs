@@ -11,11 +11,11 @@ const REPLY_BYTES_MAX: usize = 16 << 20;
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the whole answer may take.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of an unexpected answer is shown.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// The body of `/state` at an address. Blocks for at most 35 s.
+/// The body of `/state` at an address. Blocks for at most 15 s.
 pub(super) fn state(address: SocketAddr) -> anyhow::Result<String> {
     let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map_err(|error| {
         let nobody = format!(

@@ -9,7 +9,7 @@ use admin::metrics::{Family, Kind, Value};
 use http_proxy::Shared;
 use http_proxy::stats::{Cell, EndpointCells, ListenerCells, Stats, UpstreamCells};
 
-use super::provider::{Reloads, classes, latency};
+use super::figures::{Reloads, classes, latency, sum};
 
 /// All of them.
 pub(super) fn families(shared: &Shared, reloads: &Reloads) -> Vec<Family> {
@@ -20,10 +20,6 @@ pub(super) fn families(shared: &Shared, reloads: &Reloads) -> Vec<Family> {
     all.extend(endpoints(stats));
     all.extend(process(stats, reloads));
     all
-}
-
-fn sum<C>(cells: &[Arc<C>], cell: impl Fn(&C) -> u64) -> u64 {
-    cells.iter().map(|c| cell(c)).fold(0, u64::wrapping_add)
 }
 
 fn requests(stats: &Stats) -> [Family; 2] {
@@ -81,7 +77,7 @@ fn listeners(stats: &Stats) -> Vec<Family> {
         for (listener, cells) in &read {
             family.push(
                 vec![("listener", listener.to_string())],
-                Value::Int(sum(cells, |c| figure(c).get())),
+                Value::Int(sum(cells, figure)),
             );
         }
         families.push(family);
@@ -164,8 +160,8 @@ fn endpoints(stats: &Stats) -> [Family; 2] {
     for ((upstream, endpoint), cells) in stats.endpoints.read() {
         let cells: Vec<Arc<EndpointCells>> = cells;
         let labels = vec![("upstream", upstream.to_string()), ("endpoint", endpoint.to_string())];
-        requests.push(labels, Value::Int(sum(&cells, |c| c.requests.get())));
-        *by_upstream.entry(upstream.to_string()).or_default() += sum(&cells, |c| c.idle.get());
+        requests.push(labels, Value::Int(sum(&cells, |c| &c.requests)));
+        *by_upstream.entry(upstream.to_string()).or_default() += sum(&cells, |c| &c.idle);
     }
     for (upstream, count) in by_upstream {
         idle.push(vec![("upstream", upstream)], Value::Int(count));

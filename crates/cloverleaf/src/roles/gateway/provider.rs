@@ -17,6 +17,7 @@ use http_proxy::stats::{self, ListenerCells, RequestCells};
 use http_proxy::{Program, Shared};
 use model::{Diagnostics, Name};
 
+use super::figures::{Reloads, classes, latency, sum};
 use super::metrics;
 use crate::commands::explain::algorithm;
 use crate::source::Source;
@@ -28,17 +29,6 @@ pub(super) struct Provider {
     ready: AtomicBool,
     started: SystemTime,
     reloads: Mutex<Reloads>,
-}
-
-/// What became of the configuration.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Reloads {
-    pub(super) applied: u64,
-    pub(super) refused: u64,
-    pub(super) took: Duration,
-    pub(super) last_applied: Option<SystemTime>,
-    pub(super) last_refused: Option<SystemTime>,
-    pub(super) state: ConfigState,
 }
 
 impl Provider {
@@ -136,32 +126,6 @@ impl admin::Provider for Provider {
 
 fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-/// The sum of one cell over all workers.
-fn sum<C>(cells: &[Arc<C>], cell: impl Fn(&C) -> &stats::Cell) -> u64 {
-    cells.iter().map(|c| cell(c).get()).fold(0, u64::wrapping_add)
-}
-
-/// Requests by class, over all workers.
-pub(super) fn classes(cells: &[Arc<RequestCells>]) -> [u64; 5] {
-    let mut classes = [0; 5];
-    for worker in cells {
-        classes.iter_mut().zip(&worker.classes).for_each(|(sum, cell)| *sum += cell.get());
-    }
-    classes
-}
-
-/// Latency in the admin port's form, over all workers.
-pub(super) fn latency(cells: &[Arc<RequestCells>]) -> Latency {
-    let mut latency = Latency::default();
-    for (at, bound) in stats::LATENCY_BOUNDS_MICROS.iter().enumerate() {
-        let count = cells.iter().filter_map(|c| c.latency.get(at)).map(stats::Cell::get).sum();
-        latency.buckets.push((Duration::from_micros(*bound).as_secs_f64(), count));
-    }
-    latency.count = cells.iter().flat_map(|c| &c.latency).map(stats::Cell::get).sum();
-    latency.sum_seconds = Duration::from_micros(sum(cells, |c| &c.latency_micros)).as_secs_f64();
-    latency
 }
 
 fn rules(stats: &stats::Stats) -> Vec<RuleState> {

@@ -143,11 +143,10 @@ impl Raw {
             while !came.windows(LAST.len()).any(|w| w == LAST) {
                 came.drain(..came.len().saturating_sub(LAST.len()));
                 match socket.read(&mut buf) {
-                    Ok(count @ 1..) => came.extend_from_slice(&buf[..count]),
                     Ok(0) => return Flood::Ended,
+                    Ok(count) => came.extend_from_slice(&buf[..count]),
                     Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Flood::Ended,
                     Err(_) => return Flood::Blocked,
-                    Ok(_) => {}
                 }
             }
             Flood::Taken
@@ -250,7 +249,9 @@ impl Raw {
                         return Outcome::Status(status);
                     }
                 }
-                RST_STREAM if frame.stream == stream => return Outcome::Reset(code(&frame.payload)),
+                RST_STREAM if frame.stream == stream => {
+                    return Outcome::Reset(code(&frame.payload));
+                }
                 GOAWAY if code(&frame.payload[4..]) != 0 => {
                     return Outcome::GoAway(code(&frame.payload[4..]));
                 }
