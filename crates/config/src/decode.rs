@@ -1,7 +1,7 @@
 //! From the tree to the model: one small function for each section, none of which stops at the first mistake.
 //!
 //! Knows what keys mean and how they belong together; does not know flags or the environment (see
-//! [`crate::overrides`]) and opens no file. Start at [`file`].
+//! [`crate::overrides`]) and opens no file. Start at [`file()`].
 
 mod listeners;
 mod rules;

@@ -5,7 +5,7 @@
 //! ([`Router`]), the host chooses buckets of rules ([`CompiledRules`]), the path chooses the rule with the
 //! best rank in them. A rank is a rule's place in the precedence of its source ([`model::MatchOrder`]).
 //! This module must not know requests, headers or upstreams: hosts and paths come in prepared by
-//! [`normalize_host`] and [`decode_path`]. [`reference`] says the same thing naively; the tests and a fuzz
+//! [`normalize_host`] and [`decode_path`]. [`mod@reference`] says the same thing naively; the tests and a fuzz
 //! target hold the two against each other.
 
 mod explain;
