@@ -104,6 +104,8 @@ fn server_config(termination: &TlsTermination, table: SniTable) -> ServerConfig 
     if let Some(tickets) = provider::tickets() {
         config.ticketer = tickets;
     }
+    // Most clients only list what they know; see `provider::provider` for our order.
+    config.ignore_client_order = true;
     config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
     config.max_tls13_tickets = TICKETS_ON_REQUEST_MAX;
     config
