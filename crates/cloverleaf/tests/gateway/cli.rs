@@ -22,7 +22,8 @@ fn in_folder(files: &[(&str, &str)], arguments: &[&str]) -> Ran {
 }
 
 fn json(ran: &Ran) -> Value {
-    serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {}{}", ran.stdout, ran.stderr))
+    serde_json::from_str(&ran.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}{}", ran.stdout, ran.stderr))
 }
 
 const GOOD: &str = r#"listeners:
@@ -30,7 +31,9 @@ const GOOD: &str = r#"listeners:
   - {name: inside, address: "127.0.0.1:8081"}
 upstreams:
   - {name: a, host: 10.0.0.1, port: 3000}
-  - {name: b, balance: leastRequests, endpoints: [{address: "10.0.0.2:80", weight: 3}, {address: "b.test:81"}]}
+  - name: b
+    balance: leastRequests
+    endpoints: [{address: "10.0.0.2:80", weight: 3}, {address: "b.test:81"}]
 rules:
   - {name: stock, upstream: a, path: /stock, listeners: [inside]}
   - {name: api, upstream: a, path: /api, host: "*.x.test", stripPath: true}
@@ -51,7 +54,8 @@ timeouts: {idle: soon}
 
 #[test]
 fn check_says_all_that_is_wrong_at_once() {
-    let ran = in_folder(&[("bad.yaml", BAD), ("good.yaml", GOOD)], &["check", "bad.yaml", "good.yaml"]);
+    let ran =
+        in_folder(&[("bad.yaml", BAD), ("good.yaml", GOOD)], &["check", "bad.yaml", "good.yaml"]);
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     for line in [
         "bad.yaml:2:26: error: listeners[0].address: ",
@@ -60,14 +64,17 @@ fn check_says_all_that_is_wrong_at_once() {
         "bad.yaml:7:40: error: rules[0].stripPath: ",
         "bad.yaml:8:18: error: timeouts.idle: ",
         "bad.yaml: 5 errors: it would not be served",
-        "good.yaml:11:28: warning: rules[3].upstream: ",
+        "good.yaml:13:28: warning: rules[3].upstream: ",
         "good.yaml: valid, 1 warning",
     ] {
         assert!(ran.stdout.lines().any(|l| l.starts_with(line)), "{line}\n{}", ran.stdout);
     }
     assert!(ran.stdout.contains("found \"maybe\", expected true or false"), "{}", ran.stdout);
 
-    let ran = in_folder(&[("bad.yaml", BAD), ("good.yaml", GOOD)], &["check", "--output", "json", "bad.yaml", "good.yaml"]);
+    let ran = in_folder(
+        &[("bad.yaml", BAD), ("good.yaml", GOOD)],
+        &["check", "--output", "json", "bad.yaml", "good.yaml"],
+    );
     assert_eq!(ran.code, Some(2));
     let all = json(&ran);
     assert_eq!((&all[0]["valid"], &all[1]["valid"]), (&false.into(), &true.into()));
@@ -109,15 +116,29 @@ fn check_says_what_would_be_served() {
 
 #[test]
 fn check_goes_as_far_as_a_gateway_does_before_it_binds() {
-    let tls = "listeners:\n  - {name: s, address: 1, tls: {certificates: [{certificate: c.pem, key: k.pem}]}}\n";
-    for (name, text) in [("tls.yaml", tls), ("empty.yaml", ""), ("yaml.yaml", "rules: [\n"), ("bytes.yaml", "\u{0}")] {
+    let tls = "listeners:\n  - name: s\n    address: 1\n    \
+               tls: {certificates: [{certificate: c.pem, key: k.pem}]}\n";
+    for (name, text) in [
+        ("tls.yaml", tls),
+        ("empty.yaml", ""),
+        ("yaml.yaml", "rules: [\n"),
+        ("bytes.yaml", "\u{0}"),
+    ] {
         let ran = in_folder(&[(name, text)], &["check", name]);
         assert_eq!(ran.code, Some(2), "{name}: {}", ran.stdout);
-        assert!(ran.stdout.starts_with(name) && ran.stdout.contains(": error: "), "{name}: {}", ran.stdout);
+        assert!(
+            ran.stdout.starts_with(name) && ran.stdout.contains(": error: "),
+            "{name}: {}",
+            ran.stdout
+        );
     }
     let ran = in_folder(&[], &["check", "missing.yaml"]);
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stdout.contains("missing.yaml: error: ") && ran.stdout.contains("No such file"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("missing.yaml: error: ") && ran.stdout.contains("No such file"),
+        "{}",
+        ran.stdout
+    );
 }
 
 fn explained(arguments: &[&str]) -> Ran {
@@ -131,7 +152,11 @@ fn explain_says_which_way_a_request_goes_and_why() {
         let ran = explained(&[request]);
         assert_eq!(ran.code, Some(code), "{request}: {}{}", ran.stdout, ran.stderr);
         for line in lines {
-            assert!(ran.stdout.lines().any(|l| l == *line), "{request}: no {line:?}\n{}", ran.stdout);
+            assert!(
+                ran.stdout.lines().any(|l| l == *line),
+                "{request}: no {line:?}\n{}",
+                ran.stdout
+            );
         }
     };
     says(
@@ -140,8 +165,8 @@ fn explain_says_which_way_a_request_goes_and_why() {
         &[
             "GET www.x.test:8080/api/items",
             "listener web: http://127.0.0.1:8080",
-            "  not stock (good.yaml:8:5): is for listener inside",
-            "rule api (good.yaml:9:5): *.x.test /api… -> a",
+            "  not stock (good.yaml:10:5): is for listener inside",
+            "rule api (good.yaml:11:5): *.x.test /api… -> a",
             "upstream a (roundRobin): gets /items?q=1",
             "  endpoint 10.0.0.1:3000 weight 1",
         ],
@@ -150,17 +175,21 @@ fn explain_says_which_way_a_request_goes_and_why() {
         "http://x/one",
         0,
         &[
-            "  not api (good.yaml:9:5): is for host *.x.test",
+            "  not api (good.yaml:11:5): is for host *.x.test",
             "upstream b (leastRequests): gets /one",
             "  endpoint 10.0.0.2:80 weight 3",
             "  endpoint b.test:81 weight 1",
         ],
     );
-    says("http://x/gone", 0, &["rule gone (good.yaml:11:5): /gone… -> 503: upstream nobody does not exist"]);
+    says(
+        "http://x/gone",
+        0,
+        &["rule gone (good.yaml:13:5): /gone… -> 503: upstream nobody does not exist"],
+    );
     says(
         "http://x/nothing",
         1,
-        &["  not one (good.yaml:10:5): is for the path /one alone", "no rule matches: 404"],
+        &["  not one (good.yaml:12:5): is for the path /one alone", "no rule matches: 404"],
     );
     // By its port, a listener; and what no rule is asked for.
     says("http://x:8081/stock", 0, &["listener inside: http://127.0.0.1:8081"]);
@@ -173,7 +202,8 @@ fn explain_agrees_with_what_the_gateway_does() {
     let (a, b) = (named("a"), named("b"));
     let yaml = format!(
         "upstreams:\n  - {{name: a, host: 127.0.0.1, port: {}}}\n  - {{name: b, host: 127.0.0.1, port: {}}}\n\
-         rules:\n  - {{upstream: a, path: /a, stripPath: true}}\n  - {{upstream: b, host: \"*.b.test\", path: /}}\n  \
+         rules:\n  - {{upstream: a, path: /a, stripPath: true}}\n  \
+         - {{upstream: b, host: \"*.b.test\", path: /}}\n  \
          - {{upstream: nobody, path: /n}}\n",
         a.address().port(),
         b.address().port()
@@ -191,7 +221,12 @@ fn explain_agrees_with_what_the_gateway_does() {
     ] {
         let url = format!("http://{host}{path}");
         let config = gateway.config_file().display().to_string();
-        let ran = run(PROGRAM, &["explain", "-c", &config, "--output", "json", &url], Path::new("/"), &[]);
+        let ran = run(
+            PROGRAM,
+            &["explain", "-c", &config, "--output", "json", &url],
+            Path::new("/"),
+            &[],
+        );
         let told = json(&ran);
         let answer = gateway.get(host, path);
         match told["status"].as_u64() {
@@ -210,13 +245,21 @@ fn explain_agrees_with_what_the_gateway_does() {
 
 #[test]
 fn explain_takes_headers_listeners_and_gives_json() {
-    let ran = explained(&["-H", "Host: www.x.test", "--listener", "inside", "--output", "json", "POST http://127.0.0.1/api"]);
+    let ran = explained(&[
+        "-H",
+        "Host: www.x.test",
+        "--listener",
+        "inside",
+        "--output",
+        "json",
+        "POST http://127.0.0.1/api",
+    ]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let told = json(&ran);
     assert_eq!(told["request"]["method"], "POST");
     assert_eq!(told["request"]["host"], "www.x.test");
     assert_eq!(told["listener"], "inside");
-    assert_eq!(told["rule"], serde_json::json!({ "name": "api", "place": "good.yaml:9:5" }));
+    assert_eq!(told["rule"], serde_json::json!({ "name": "api", "place": "good.yaml:11:5" }));
     assert_eq!(told["passed_over"][0]["rule"], "stock");
     assert_eq!((&told["status"], &told["target"]), (&Value::Null, &"/".into()));
     assert_eq!(told["upstreams"][0]["endpoints"][0]["target"], "10.0.0.1:3000");
@@ -235,7 +278,12 @@ fn explain_takes_headers_listeners_and_gives_json() {
     }
     let ran = in_folder(&[("bad.yaml", BAD)], &["explain", "-c", "bad.yaml", "http://x/"]);
     assert_eq!(ran.code, Some(2));
-    assert_eq!(ran.stderr.lines().filter(|l| l.starts_with("bad.yaml:")).count(), 5, "{}", ran.stderr);
+    assert_eq!(
+        ran.stderr.lines().filter(|l| l.starts_with("bad.yaml:")).count(),
+        5,
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -252,10 +300,22 @@ fn status_shows_a_running_gateway() {
     });
     let ran = run(PROGRAM, &["status", "--admin-address", &admin], Path::new("/"), &[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    for part in [env!("CARGO_PKG_VERSION"), "ready", "default", &gateway.address().port().to_string(), "u", &a.address().to_string()] {
+    for part in [
+        env!("CARGO_PKG_VERSION"),
+        "ready",
+        "default",
+        &gateway.address().port().to_string(),
+        "u",
+        &a.address().to_string(),
+    ] {
         assert!(ran.stdout.contains(part), "no {part:?}\n{}", ran.stdout);
     }
-    let ran = run(PROGRAM, &["status", "--admin-address", &admin, "--output", "json"], Path::new("/"), &[]);
+    let ran = run(
+        PROGRAM,
+        &["status", "--admin-address", &admin, "--output", "json"],
+        Path::new("/"),
+        &[],
+    );
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let told = json(&ran);
     assert_eq!(told["listeners"][0]["requests"]["2xx"], 4);
@@ -297,7 +357,10 @@ fn echo_answers_with_what_it_received() {
     assert_eq!(answer.status, 200);
     let told: Value = serde_json::from_slice(&answer.body).expect("JSON");
     assert_eq!(told["method"], "GET");
-    assert!(told.to_string().contains("/some/path") && told.to_string().contains("x.test"), "{told}");
+    assert!(
+        told.to_string().contains("/some/path") && told.to_string().contains("x.test"),
+        "{told}"
+    );
     // A second one says which address is taken.
     let ran = run(PROGRAM, &["echo", "--listen", &at], Path::new("/"), &[]);
     assert_eq!(ran.code, Some(1));
@@ -348,7 +411,8 @@ fn wrong_usage_ends_with_2_and_help_with_0() {
         assert_eq!(ran.code, Some(2), "{arguments:?}: {}{}", ran.stdout, ran.stderr);
         assert!(!ran.stderr.is_empty(), "{arguments:?}");
     }
-    for arguments in [&["--help"][..], &["--version"], &["gateway", "--help"], &["help", "explain"]] {
+    for arguments in [&["--help"][..], &["--version"], &["gateway", "--help"], &["help", "explain"]]
+    {
         let ran = in_folder(&[], arguments);
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{arguments:?}");
         assert!(!ran.stdout.is_empty(), "{arguments:?}");
@@ -360,10 +424,15 @@ fn a_port_in_use_is_named() {
     let a = named("a");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
-    let yaml = format!("listeners:\n  - {{name: web, address: \"{address}\"}}\n{}", everything_to(&a));
+    let yaml =
+        format!("listeners:\n  - {{name: web, address: \"{address}\"}}\n{}", everything_to(&a));
     let mut gateway = Gateway::new(PROGRAM, &yaml).without_port().start_unready();
     assert_eq!(gateway.wait_exit(SOON), Some(1));
-    assert!(gateway.stderr().contains(&address) && gateway.stderr().contains("in use"), "{}", gateway.stderr());
+    assert!(
+        gateway.stderr().contains(&address) && gateway.stderr().contains("in use"),
+        "{}",
+        gateway.stderr()
+    );
     // The admin port's says which flag moves it.
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("config.yaml"), everything_to(&a)).expect("a file");
@@ -375,12 +444,20 @@ fn a_port_in_use_is_named() {
         &[],
     );
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    assert!(ran.stderr.contains(&address) && ran.stderr.contains("--admin-address"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(&address) && ran.stderr.contains("--admin-address"),
+        "{}",
+        ran.stderr
+    );
     // So does the echo's.
     let yaml = format!("echo: {{address: \"{address}\"}}\n{}", everything_to(&a));
     let mut gateway = Gateway::new(PROGRAM, &yaml).start_unready();
     assert_eq!(gateway.wait_exit(SOON), Some(1));
-    assert!(gateway.stderr().contains(&address) && gateway.stderr().contains("echo"), "{}", gateway.stderr());
+    assert!(
+        gateway.stderr().contains(&address) && gateway.stderr().contains("echo"),
+        "{}",
+        gateway.stderr()
+    );
 }
 
 /// A file of `examples/`.
@@ -435,7 +512,8 @@ fn the_first_command_of_the_readme_works() {
             .current_dir(folder.path())
             .output()
             .expect("unshare");
-        let (said, told) = (String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
+        let (said, told) =
+            (String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
         if out.status.code() != Some(70) {
             assert!(told.starts_with("HTTP/1.1 200 "), "{told}{said}");
             assert!(told.contains("/hello") && told.ends_with("code 0\n"), "{told}");

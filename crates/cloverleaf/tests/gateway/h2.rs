@@ -1,4 +1,5 @@
-//! HTTP/2 by prior knowledge: streams side by side, trailers, flow control, resets, and the conformance suite.
+//! HTTP/2 by prior knowledge: streams side by side, trailers, flow control, resets, and the conformance
+//! suite.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -9,10 +10,10 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
 use testkit::upstream::Gate;
-use testkit::{Authority, Cloverleaf, Gateway, Step, Upstream, wait_until};
+use testkit::{Cloverleaf, Step, Upstream, wait_until};
 
 use super::support::frames::{self, END_STREAM, HEADERS, Outcome, RST_STREAM, Raw, frame};
-use super::support::{BINARY, SOON, Tap, in_front_of, message, ok, with, yaml};
+use super::support::{SOON, Tap, in_front_of, message, ok, over_tls, resident_bytes, with};
 
 /// Runs a client of the `h2` crate on a connection, with a bound.
 fn run(
@@ -112,7 +113,8 @@ fn more_streams_than_allowed_are_refused() {
 
 #[test]
 fn heads_bodies_and_trailers_change_form_and_nothing_else() {
-    let answer = "HTTP/1.1 201 Made\r\nX-Answer: 1\r\nX-ANSWER: 2\r\nKeep-Alive: 5\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\
+    let answer = "HTTP/1.1 201 Made\r\nX-Answer: 1\r\nX-ANSWER: 2\r\nKeep-Alive: 5\r\n\
+                  Connection: X-Hop\r\nX-Hop: 1\r\n\
                   Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\nContent-Length: 1\r\n\r\n";
     let upstream = Upstream::answering(answer);
     let gateway = in_front_of(&upstream);
@@ -165,7 +167,8 @@ const ANSWERS: &[(&str, &str, u16, &str, bool)] = &[
     ("GET", "HTTP/1.1 204 No Content\r\n\r\n", 204, "", true),
     ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n", 304, "", true),
     ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", 200, "", true),
-    ("GET", "HTTP/1.1 103 Early\r\nLink: </a>\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 1\r\n\r\nx", 404, "x", false),
+    ("GET", "HTTP/1.1 103 Early\r\nLink: </a>\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 1\r\n\r\n\
+      x", 404, "x", false),
     ("GET", "HTTP/1.1 599 Odd\r\nContent-Length: 1\r\n\r\nx", 599, "x", false),
 ];
 
@@ -217,7 +220,7 @@ fn answers_end_with_their_stream() {
 
 #[test]
 fn flow_control_is_kept_both_ways() {
-    const BYTES: usize = 1024 * 1024;
+    const BYTES: usize = 256 * 1024;
     let body: Vec<u8> = (0..BYTES).map(|n| u8::try_from(n * 7 % 251).expect("below 256")).collect();
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
     let upstream = Upstream::answering([head.as_bytes(), &body].concat());
@@ -274,6 +277,28 @@ fn a_reset_stream_ends_its_request_and_no_other() {
     assert_eq!(client.outcome(5), Outcome::Status(200));
 }
 
+/// An answer may come before the body is sent: it is whole, and the rest is not wanted.
+#[test]
+fn an_early_answer_ends_its_stream_alone() {
+    let refusal = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig";
+    let upstream = Upstream::scripted(move |connection| match connection {
+        0 => vec![Step::ReadHead, Step::send(refusal), Step::Hang],
+        _ => vec![Step::ReadRequest, Step::send(ok("fine")), Step::Repeat],
+    });
+    let gateway = in_front_of(&upstream);
+    let mut client = Raw::connect(gateway.address());
+    client.headers(1, &frames::request("POST", "/"), false);
+    client.data(1, b"the beginning", false);
+    assert_eq!(client.outcome(1), Outcome::Status(413));
+    assert_eq!(client.body(1), (b"big".to_vec(), true));
+    client.data(1, b"the end", true);
+    client.headers(3, &frames::get(&[]), true);
+    assert_eq!(client.outcome(3), Outcome::Status(200));
+    let (whole, incomplete) = message::requests(&upstream.received(0)).expect("one form");
+    assert!(whole.is_empty() && incomplete, "{whole:?}");
+    assert_eq!(upstream.connections(), 2, "a connection with half a request is not used again");
+}
+
 #[test]
 fn a_client_that_goes_away_ends_its_requests() {
     let upstream = Upstream::start([Step::ReadRequest, Step::Hang]);
@@ -308,6 +333,41 @@ fn large_heads_are_refused() {
     }
 }
 
+/// Memory for uploads that an upstream does not take: all streams' windows, and what an allocator keeps.
+const UPLOADS_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What may be under way on one stream: its window, and the buffers of the sockets on both sides.
+const UNDER_WAY_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+#[test]
+fn an_upstream_that_does_not_read_stops_a_stream() {
+    let upstream = Upstream::start([Step::ReadHead, Step::Pause(SOON * 3)]);
+    let gateway = in_front_of(&upstream);
+    let before = resident_bytes(gateway.pid());
+    run(&gateway, &h2::client::Builder::new(), async |send| {
+        let mut send = send.ready().await.expect("a connection");
+        let (_answer, mut upload) =
+            send.send_request(request("POST", "/"), false).expect("a stream");
+        let mut sent = 0;
+        loop {
+            upload.reserve_capacity(64 * 1024);
+            let capacity = std::future::poll_fn(|cx| upload.poll_capacity(cx));
+            let Ok(room) = tokio::time::timeout(Duration::from_millis(700), capacity).await else {
+                break;
+            };
+            let room = room.expect("an open stream").expect("capacity");
+            upload.send_data(Bytes::from(vec![0; room]), false).expect("data");
+            sent += room;
+            assert!(sent < UNDER_WAY_BYTES_MAX, "nothing stops it");
+        }
+        // Other streams go on: the gateway's own answer needs no upstream.
+        let health =
+            send.send_request(request("GET", "/.nanoproxy/health"), true).expect("a stream").0;
+        assert_eq!(whole(health.await.expect("an answer")).await.1, b"OK");
+    });
+    let grown = resident_bytes(gateway.pid()).saturating_sub(before);
+    assert!(grown < UPLOADS_BYTES_MAX, "the gateway grew by {grown} bytes");
+}
+
 /// The suite takes seconds for what it expects not to be answered.
 const H2SPEC_WITHIN: Duration = Duration::from_secs(120);
 
@@ -324,19 +384,12 @@ fn h2spec_passes() {
         return;
     };
     let upstream = Upstream::answering(ok("an answer with a body of some length"));
-    let authority = Authority::new();
-    let certificate = authority.server(&["127.0.0.1"]);
-    let tls = Gateway::new(BINARY, &yaml("", &[upstream.address()]));
-    for (pem, name) in [(&certificate.chain_pem, "cert.pem"), (&certificate.key_pem, "key.pem")] {
-        std::fs::write(tls.dir().join(name), pem).expect("a file");
-    }
-    let directory = tls.dir().to_str().expect("a path").to_owned();
-    let tls = tls.env("CERT_PATH", directory).start();
+    let (tls, _authority) = over_tls(&upstream);
     let report = h2spec(&tool, &tls, &["--tls", "--insecure"]);
     assert_eq!(failures(&report), Vec::<&str>::new(), "{report}");
 
-    // Without ALPN the port also speaks HTTP/1, and a preface that is none is answered by a 400 of that: the suite
-    // takes it for a frame that is cut off.
+    // Without ALPN the port also speaks HTTP/1, and a preface that is none is answered by a 400 of that:
+    // the suite takes it for a frame that is cut off.
     let plain = in_front_of(&upstream);
     let report = h2spec(&tool, &plain, &[]);
     assert_eq!(failures(&report), ["2: Sends invalid connection preface"], "{report}");
@@ -367,7 +420,8 @@ fn h2spec(tool: &OsString, gateway: &Cloverleaf, more: &[&str]) -> String {
     report
 }
 
-/// What failed: the summary's count, `146 tests, 145 passed, 0 skipped, 1 failed`, holds the list of failures.
+/// What failed: the summary's count, `146 tests, 145 passed, 0 skipped, 1 failed`, holds the list of
+/// failures.
 fn failures(report: &str) -> Vec<&str> {
     let summary = report.lines().rev().find(|line| line.contains(" tests, ")).unwrap_or_default();
     let count = |word: &str| {

@@ -9,7 +9,7 @@ use testkit::client::Failure;
 use testkit::{Client, Cloverleaf, Step, Upstream, wait_until};
 
 use super::support::frames::{
-    self, CONTINUATION, DATA, END_HEADERS, Flood, GOAWAY, HEADERS, Outcome, PING, RST_STREAM, Raw,
+    self, CONTINUATION, DATA, END_HEADERS, Flood, HEADERS, Outcome, PING, RST_STREAM, Raw,
     SETTINGS, frame,
 };
 use super::support::{SOON, in_front_of, ok, resident_bytes, with};
@@ -107,7 +107,7 @@ fn slow_heads_end_with_408() {
 #[test]
 fn slow_bodies_end() {
     let upstream = Upstream::scripted(|connection| match connection {
-        0..2 => vec![Step::ReadRequest, Step::send(ok("late")), Step::Repeat],
+        0..3 => vec![Step::ReadRequest, Step::send(ok("late")), Step::Repeat],
         _ => vec![Step::ReadRequest, Step::send("HTTP/1.1 200 OK\r\n\r\n"), Step::Flood(64 << 20)],
     });
     let gateway = with("timeouts: {streamIdle: 500ms}", &[upstream.address()]);
@@ -120,10 +120,15 @@ fn slow_bodies_end() {
         assert!(client.closes_within(SOON));
         assert!(wait_until(SOON, || upstream.open_connections() == 0), "{framing:?}");
     }
+    let mut h2 = Raw::connect(gateway.address());
+    h2.headers(1, &frames::request("POST", "/"), false);
+    h2.data(1, b"abc", false);
+    assert_eq!(h2.outcome(1), Outcome::Status(408));
+    assert!(wait_until(SOON, || upstream.open_connections() == 0), "HTTP/2");
     // Who does not read an answer loses it.
     let mut client = gateway.connect();
     client.send(GET);
-    assert!(wait_until(SOON, || upstream.connections() == 3));
+    assert!(wait_until(SOON, || upstream.connections() == 4));
     assert!(wait_until(SOON, || upstream.open_connections() == 0), "it is kept for ever");
     assert!(!matches!(client.read_to_close(), Ok(_) | Err(Failure::TimedOut(_))), "it looks whole");
 }
@@ -138,14 +143,15 @@ fn idle_connections_end() {
     let mut idle = Raw::connect(gateway.address());
     idle.headers(1, &frames::get(&[]), true);
     assert_eq!(idle.outcome(1), Outcome::Status(200));
-    let mut told = false;
-    while let Some(frame) = idle.next() {
-        told |= frame.kind == GOAWAY && frame.payload.ends_with(&[0, 0, 0, 0]);
-    }
-    assert!(told, "the connection ends without GOAWAY");
+    assert_eq!(idle.goodbye(), Some(0));
+    // A header block without an end.
+    let mut begun = Raw::connect(gateway.address());
+    begun
+        .send(&frame(HEADERS, 0, 1, &frames::block(&frames::get(&[]))))
+        .expect("an open connection");
+    let _ = begun.goodbye();
     // HTTP/2 without any request, and with pings alone.
-    let mut silent = Raw::connect(gateway.address());
-    while silent.next().is_some() {}
+    assert_eq!(Raw::connect(gateway.address()).goodbye(), Some(0));
     let mut pinging = Raw::connect(gateway.address());
     let ping = frame(PING, 0, 0, b"12345678");
     let over = || {
@@ -197,7 +203,8 @@ fn endless_heads_end_early() {
     assert!(refused(&gateway, "head_too_large") >= 3.0);
 }
 
-/// A flood over HTTP/2: what comes first, what is repeated and how often, and whether the connection has to end.
+/// A flood over HTTP/2: what comes first, what is repeated and how often, and whether the connection has to
+/// end.
 struct Attack {
     name: &'static str,
     first: Vec<u8>,
@@ -279,12 +286,7 @@ fn rapid_resets_end_the_connection() {
             sent.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
         }
         let _ = client.send(&sent);
-        let mut end = None;
-        while let Some(frame) = client.next() {
-            if frame.kind == GOAWAY {
-                end = frame.payload.get(7).copied();
-            }
-        }
+        let end = client.goodbye();
         // ENHANCE_YOUR_CALM, where a reset of the connection does not overtake it.
         assert!(matches!(end, Some(11) | None), "{end:?}");
     }
@@ -294,7 +296,8 @@ fn rapid_resets_end_the_connection() {
     assert!(wait_until(SOON, || refused(&gateway, "h2_error") >= 5.0), "it is counted");
 }
 
-/// A small block that decodes to a large list, by naming one large field of the dynamic table again and again.
+/// A small block that decodes to a large list, by naming one large field of the dynamic table again and
+/// again.
 #[test]
 fn a_compression_bomb_is_refused() {
     let upstream = Upstream::answering(ok("fine"));
@@ -373,4 +376,19 @@ fn many_hanging_connections_cost_little() {
     others.are_well();
     let grown = resident_bytes(gateway.pid()).saturating_sub(before);
     assert!(grown < GROWTH_BYTES_MAX, "the gateway grew by {grown} bytes");
+}
+
+/// An upload that stops is blamed on whoever stopped it.
+#[test]
+fn an_upstream_that_does_not_read_an_upload_is_too_slow() {
+    let upstream = Upstream::start([Step::ReadHead, Step::Pause(Duration::from_secs(30))]);
+    let gateway = with("timeouts: {streamIdle: 700ms}", &[upstream.address()]);
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n");
+    let block = vec![0; 1024 * 1024];
+    let mut left = 100;
+    while left > 0 && client.try_send(&block).is_ok() {
+        left -= 1;
+    }
+    assert_eq!(client.read_response().expect("an answer").status, 504);
 }

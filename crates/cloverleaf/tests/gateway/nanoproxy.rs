@@ -38,6 +38,7 @@ rules:
   - {{upstream: a, path: /v2, host: API2.Test}}
   - {{upstream: a, path: /, host: "*.wild.test"}}
   - {{upstream: a, path: /, host: "port.test:8080"}}
+  - {{upstream: a, path: /v6, host: "2001:db8::7"}}
   - {{upstream: a, path: /strip, stripPath: true}}
   - {{upstream: a, path: /s2/, stripPath: true}}
   - {{upstream: a, path: /exact, matchMode: exact}}
@@ -79,6 +80,7 @@ const REQUESTS: &[(&str, &str, &str, Then)] = &[
     ("P18", "wild.test", "GET /w", Says(404, "")),
     ("P19", "port.test:8080", "GET /w", Says(404, "")),
     ("P19", "port.test", "GET /w", Says(404, "")),
+    ("!P21", "[2001:db8::7]:8080", "GET /v6", Goes('a', "GET /v6")),
     ("!P20", "api.test.", "GET /v1/a", Goes('a', "GET /v1/a")),
     ("P22", "blank.test", "GET /anything/at/all", Goes('a', "GET /anything/at/all")),
     ("P23", "absent.test", "DELETE /anything", Goes('a', "DELETE /anything")),
@@ -127,7 +129,8 @@ fn requests_go_where_nanoproxy_sent_them() {
             Ok(answer) => answer,
             Err(failure) => panic!("{id} {host} {line}: {failure}"),
         };
-        let arrived: Vec<String> = [&a, &b].into_iter().filter_map(|u| request_with(u, &mark)).collect();
+        let arrived: Vec<String> =
+            [&a, &b].into_iter().filter_map(|u| request_with(u, &mark)).collect();
         match then {
             Goes(upstream, expected) => {
                 assert_eq!(answer.status, 200, "{id} {host} {line}: {}", answer.text());
@@ -141,7 +144,11 @@ fn requests_go_where_nanoproxy_sent_them() {
                 assert!(arrived.is_empty(), "{id} {line}: {arrived:?}");
             }
             Redirects(to) => {
-                assert_eq!((answer.status, answer.header("location")), (307, Some(*to)), "{id} {line}");
+                assert_eq!(
+                    (answer.status, answer.header("location")),
+                    (307, Some(*to)),
+                    "{id} {line}"
+                );
                 assert!(arrived.is_empty(), "{id} {line}: {arrived:?}");
             }
         }
@@ -223,7 +230,8 @@ fn requests_carry_what_nanoproxy_made_them_carry() {
 
     // P53: hop by hop.
     let (got, _) = reached(
-        "GET /plain HTTP/1.1\r\nHost: x.test\r\nConnection: X-Drop, keep-alive, te\r\nX-Drop: 1\r\nX-Keep: 1\r\n\
+        "GET /plain HTTP/1.1\r\nHost: x.test\r\nConnection: X-Drop, keep-alive, te\r\n\
+         X-Drop: 1\r\nX-Keep: 1\r\n\
          Keep-Alive: timeout=9\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: Basic eA==\r\n\
          TE: trailers, deflate\r\n\r\n",
     );
@@ -243,7 +251,10 @@ fn requests_carry_what_nanoproxy_made_them_carry() {
          3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n",
     );
     assert!(request.contains("\r\nTrailer: X-Sum\r\n"), "{request}");
-    assert!(request.contains("\r\nabc\r\n") && request.ends_with("0\r\nX-Sum: 9\r\n\r\n"), "{request}");
+    assert!(
+        request.contains("\r\nabc\r\n") && request.ends_with("0\r\nX-Sum: 9\r\n\r\n"),
+        "{request}"
+    );
 }
 
 #[test]
@@ -258,10 +269,15 @@ fn malformed_requests_are_refused() {
         ("P70", "GET /plain HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (
             "!P71",
-            "POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\
+             Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             400,
         ),
-        ("P72", "POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
+        (
+            "P72",
+            "POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+            400,
+        ),
         ("P73", "GET /plain HTTP/1.1\r\nHost: x\r\nX-A : 1\r\n\r\n", 400),
         ("P87", huge.as_str(), 431),
     ] {
@@ -279,10 +295,18 @@ fn malformed_requests_are_refused() {
 fn answers_come_back_as_nanoproxy_gave_them_back() {
     let script = |answer: &str| Upstream::answering(answer);
     let (proxied, redirect, early, trailers, zipped) = (
-        script("HTTP/1.1 200 OK\r\nX-Proxy: other\r\nX-Proxy-Instance: i\r\nServer: s\r\nContent-Length: 0\r\n\r\n"),
+        script(
+            "HTTP/1.1 200 OK\r\nX-Proxy: other\r\nX-Proxy-Instance: i\r\n\
+             Server: s\r\nContent-Length: 0\r\n\r\n",
+        ),
         script("HTTP/1.1 302 Found\r\nLocation: http://inside:81/x\r\nContent-Length: 0\r\n\r\n"),
-        script("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-        script("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nab\r\n0\r\nX-Sum: 5\r\n\r\n"),
+        script(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        ),
+        script(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+             2\r\nab\r\n0\r\nX-Sum: 5\r\n\r\n",
+        ),
         script("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nzzzz"),
     );
     let mut yaml = String::from("upstreams:\n");
@@ -300,7 +324,9 @@ fn answers_come_back_as_nanoproxy_gave_them_back() {
     }
     let gateway = Cloverleaf::gateway(PROGRAM, &(yaml + &rules));
     let ask = |path: &str| {
-        let request = format!("GET /{path} HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: TE, close\r\n\r\n");
+        let request = format!(
+            "GET /{path} HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: TE, close\r\n\r\n"
+        );
         fetch(gateway.address(), request)
     };
 
@@ -308,10 +334,17 @@ fn answers_come_back_as_nanoproxy_gave_them_back() {
     let answer = ask("proxied");
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(answer.header("x-proxy"), Some(format!("Cloverleaf/{version}").as_str()));
-    assert!(answer.header("x-proxy-instance").is_some_and(|instance| instance != "i" && !instance.is_empty()));
+    assert!(
+        answer
+            .header("x-proxy-instance")
+            .is_some_and(|instance| instance != "i" && !instance.is_empty())
+    );
     assert_eq!(answer.header("server"), Some("s"));
     let own = gateway.get("x", "/nothing");
-    assert_eq!((own.status, own.header("x-proxy"), own.header("x-proxy-instance")), (404, None, None));
+    assert_eq!(
+        (own.status, own.header("x-proxy"), own.header("x-proxy-instance")),
+        (404, None, None)
+    );
     // P76
     assert_eq!(ask("redirect").header("location"), Some("http://inside:81/x"));
     // P77
@@ -389,7 +422,8 @@ fn timeout_bounds_waiting_and_no_stream() {
     };
     let upload = Upstream::answering(answer("uploaded"));
     let yaml = format!(
-        "upstreams:\n  - {{name: slow, host: 127.0.0.1, port: {}}}\n  - {{name: upload, host: 127.0.0.1, port: {}}}\n\
+        "upstreams:\n  - {{name: slow, host: 127.0.0.1, port: {}}}\n  \
+         - {{name: upload, host: 127.0.0.1, port: {}}}\n\
          rules:\n  - {{upstream: slow, path: /events}}\n  - {{upstream: upload, path: /upload}}\n",
         slow.address().port(),
         upload.address().port(),
@@ -403,7 +437,10 @@ fn timeout_bounds_waiting_and_no_stream() {
     uploading.send("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n");
     // R24: idle connections end. R25: so do heads that do not come, with 408 instead of 400.
     let mut idle = gateway.connect();
-    assert_eq!(idle.request("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n").expect("an answer").status, 404);
+    assert_eq!(
+        idle.request("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n").expect("an answer").status,
+        404
+    );
     let mut head = gateway.connect();
     head.send("GET / HTTP/1.1\r\nHo");
     for _ in 0..8 {
@@ -423,7 +460,9 @@ fn websockets_outlive_timeout() {
     // P88, R26
     let steps = [
         Step::ReadHead,
-        Step::send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
+        Step::send(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        ),
         Step::Echo,
     ];
     let upstream = Upstream::start(steps);
@@ -443,7 +482,8 @@ fn the_configuration_is_shown_with_debug_alone() {
     let a = named("a");
     let yaml = format!(
         "{}  - {{name: secure, host: example.test, scheme: https, noHostRewrite: true}}\n\
-         rules:\n  - {{upstream: u, path: /p, host: h.test, matchMode: exact, stripPath: true}}\n  - {{upstream: secure}}\n",
+         rules:\n  - {{upstream: u, path: /p, host: h.test, matchMode: exact, stripPath: true}}\n  \
+         - {{upstream: secure}}\n",
         upstream_named("u", &a)
     );
     let gateway = Gateway::new(PROGRAM, &yaml).env("DEBUG", "1").start();
@@ -498,7 +538,8 @@ fn the_file_is_named_in_every_way() {
         assert_eq!(gateway.get("x", "/").text(), "a", "{by:?}");
     }
     // The flag wins over the variable.
-    let gateway = Gateway::new(PROGRAM, &everything_to(&a)).env("CONF_FILE", "/no/such/file").start();
+    let gateway =
+        Gateway::new(PROGRAM, &everything_to(&a)).env("CONF_FILE", "/no/such/file").start();
     assert_eq!(gateway.get("x", "/").text(), "a");
 }
 
@@ -529,14 +570,23 @@ fn flags_win_over_environment_and_environment_over_file() {
     assert!(Client::try_connect(environment.address()).is_err());
     let mut idle = Client::connect(flag.address());
     assert_eq!(idle.request("GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("an answer").text(), "a");
-    assert!(idle.closes_within(Duration::from_secs(5)), "--timeout does not win over TIMEOUT and the file");
+    assert!(
+        idle.closes_within(Duration::from_secs(5)),
+        "--timeout does not win over TIMEOUT and the file"
+    );
     drop(gateway);
 }
 
 #[test]
 fn variables_that_cannot_be_used_are_named() {
     let a = named("a");
-    for (name, value) in [("TIMEOUT", "soon"), ("PORT", "http"), ("PORT", "65536"), ("CONFIG_B64", "%%%")] {
+    for (name, value) in [
+        ("TIMEOUT", "soon"),
+        ("TIMEOUT", "0"),
+        ("PORT", "http"),
+        ("PORT", "65536"),
+        ("CONFIG_B64", "%%%"),
+    ] {
         let mut gateway =
             Gateway::new(PROGRAM, &everything_to(&a)).env(name, value).start_unready();
         assert_eq!(gateway.wait_exit(crate::running::SOON), Some(2), "{name}={value}");
@@ -544,10 +594,15 @@ fn variables_that_cannot_be_used_are_named() {
     }
     // One PORT for two listeners is a question, not an answer.
     let ports = [Port::reserve(), Port::reserve()];
-    let yaml = crate::running::listeners(&[("one", &ports[0]), ("two", &ports[1])]) + &everything_to(&a);
+    let yaml =
+        crate::running::listeners(&[("one", &ports[0]), ("two", &ports[1])]) + &everything_to(&a);
     let mut gateway = Gateway::new(PROGRAM, &yaml).start_unready();
     assert_eq!(gateway.wait_exit(crate::running::SOON), Some(2));
-    assert!(gateway.stderr().contains("PORT") && gateway.stderr().contains("listeners"), "{}", gateway.stderr());
+    assert!(
+        gateway.stderr().contains("PORT") && gateway.stderr().contains("listeners"),
+        "{}",
+        gateway.stderr()
+    );
 }
 
 /// Standard base64, for a short text.
@@ -555,7 +610,8 @@ fn base64(text: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for group in text.as_bytes().chunks(3) {
-        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - group.len()));
         for digit in 0..4 {
             let index = (bits >> (18 - 6 * digit)) & 63;
             out.push(if digit <= group.len() { char::from(DIGITS[index as usize]) } else { '=' });
@@ -586,7 +642,11 @@ fn mistakes_that_nanoproxy_did_not_survive_are_reported() {
     let a = named("a");
     let port = a.address().port();
     for (id, yaml, says) in [
-        ("R10", format!("upstreams:\n  - {{name: u, host: h, port: {port}, scheme: ftp}}\n"), ":2:"),
+        (
+            "R10",
+            format!("upstreams:\n  - {{name: u, host: h, port: {port}, scheme: ftp}}\n"),
+            ":2:",
+        ),
         ("R29", format!("upstreams:\n  - {{name: u, host: h, port: \"{port}\"}}\n"), "port"),
         ("R08", String::new(), "config.yaml"),
     ] {
@@ -597,9 +657,14 @@ fn mistakes_that_nanoproxy_did_not_survive_are_reported() {
     // R12: a file that is not there is not made up.
     let mut gateway = Gateway::new(PROGRAM, "").without_file().start_unready();
     assert_eq!(gateway.wait_exit(crate::running::SOON), Some(2));
-    assert!(gateway.stderr().contains("config.yaml") && !gateway.config_file().exists(), "{}", gateway.stderr());
+    assert!(
+        gateway.stderr().contains("config.yaml") && !gateway.config_file().exists(),
+        "{}",
+        gateway.stderr()
+    );
     // R31: a bare IPv6 address is a host.
-    let yaml = "upstreams:\n  - {name: u, host: \"::1\", port: 1}\nrules:\n  - {upstream: u, path: /}\n";
+    let yaml =
+        "upstreams:\n  - {name: u, host: \"::1\", port: 1}\nrules:\n  - {upstream: u, path: /}\n";
     let gateway = Cloverleaf::gateway(PROGRAM, yaml);
     assert_eq!(gateway.get("x", "/").status, 502);
 }
@@ -611,7 +676,11 @@ fn without_anything_it_is_config_yaml_and_port_8080() {
     // `explain` resolves file and port as `gateway` does, and binds nothing.
     let ran = command::run(PROGRAM, &["explain", "GET http://x/"], folder.path(), &[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    assert!(ran.stdout.contains("[::]:8080") && ran.stdout.contains("config.yaml:"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("[::]:8080") && ran.stdout.contains("config.yaml:"),
+        "{}",
+        ran.stdout
+    );
 }
 
 fn tempfile_with(name: &str, text: &str) -> tempfile::TempDir {

@@ -1,5 +1,5 @@
-//! HTTP/1 as it should be: versions, framing, interim answers, trailers, and what a request and an answer become on
-//! their way.
+//! HTTP/1 as it should be: versions, framing, interim answers, trailers, and what a request and an answer
+//! become on their way.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use testkit::client::{Fields, Framing, fetch};
 use testkit::upstream::Gate;
 use testkit::{Client, Cloverleaf, Step, Upstream, wait_until};
 
+use super::support::frames::{self, Outcome, Raw};
 use super::support::{BINARY, SOON, Tap, in_front_of, message, ok, with};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -63,7 +64,8 @@ fn versions_decide_who_closes() {
 fn own_answers() {
     let upstream = Upstream::answering(ok("fine"));
     let yaml = format!(
-        "upstreams:\n  - name: up\n    host: 127.0.0.1\n    port: {}\nrules:\n  - upstream: up\n    path: /\n    host: here.test\n",
+        "upstreams:\n  - name: up\n    host: 127.0.0.1\n    port: {}\n\
+         rules:\n  - upstream: up\n    path: /\n    host: here.test\n",
         upstream.address().port()
     );
     let gateway = Cloverleaf::gateway(BINARY, &yaml);
@@ -216,7 +218,8 @@ fn chunks_and_trailers_go_through_both_ways() {
                   3\r\nabc\r\n0\r\nX-Sum: 7\r\nx-sum: 8\r\nContent-Length: 5\r\nTransfer-Encoding: x\r\n\r\n";
     let upstream = Upstream::answering(answer);
     let gateway = in_front_of(&upstream);
-    let request = "POST / HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nTrailer: X-End\r\nTransfer-Encoding: chunked\r\n\r\n\
+    let request = "POST / HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nTrailer: X-End\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n\
                    5\r\nhello\r\n6;e=1\r\n world\r\n0\r\nX-End: yes\r\nHost: y\r\nContent-Length: 3\r\n\r\n";
     let response = fetch(gateway.address(), request);
     assert_eq!((response.text().as_str(), response.header("trailer")), ("abc", Some("X-Sum")));
@@ -290,7 +293,8 @@ fn expect_continue_may_be_refused_or_ignored() {
 
 #[test]
 fn early_hints_reach_who_can_read_them() {
-    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nKeep-Alive: x\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n\
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nKeep-Alive: x\r\nConnection: X-Hop\r\n\
+                 X-Hop: 1\r\n\r\n\
                  HTTP/1.1 102 Processing\r\n\r\n";
     let upstream = Upstream::answering(format!("{hints}{}", ok("fine")));
     let gateway = in_front_of(&upstream);
@@ -304,14 +308,18 @@ fn early_hints_reach_who_can_read_them() {
 
 #[test]
 fn what_belongs_to_a_hop_stays_there() {
-    let answer = "HTTP/1.1 200 OK\r\nConnection: X-Drop, x-also\r\nKeep-Alive: timeout=9\r\nX-Drop: 1\r\nX-Also: 1\r\n\
-                  Proxy-Authenticate: Basic\r\nProxy-Connection: close\r\nUpgrade: h2c\r\nTE: x\r\nX-Stay: 1\r\n\
+    let answer = "HTTP/1.1 200 OK\r\nConnection: X-Drop, x-also\r\nKeep-Alive: timeout=9\r\n\
+                  X-Drop: 1\r\nX-Also: 1\r\n\
+                  Proxy-Authenticate: Basic\r\nProxy-Connection: close\r\nUpgrade: h2c\r\nTE: x\r\n\
+                  X-Stay: 1\r\n\
                   Content-Length: 0\r\n\r\n";
     let upstream = Upstream::answering(answer);
     let gateway = in_front_of(&upstream);
-    let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: X-Drop, keep-alive, x-forwarded-for, te\r\nX-Drop: 1\r\n\
+    let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: X-Drop, keep-alive, x-forwarded-for, te\r\n\
+                   X-Drop: 1\r\n\
                    Connection: x-Also\r\nX-Also: 1\r\nKeep-Alive: 5\r\nProxy-Authorization: secret\r\n\
-                   Proxy-Connection: keep-alive\r\nTE: gzip, trailers;q=0.5, trailers\r\nUpgrade: x\r\nX-Stay: 1\r\n\r\n";
+                   Proxy-Connection: keep-alive\r\nTE: gzip, trailers;q=0.5, trailers\r\nUpgrade: x\r\n\
+                   X-Stay: 1\r\n\r\n";
     let response = fetch(gateway.address(), request);
     let names: Vec<_> = response.headers.iter().map(|(name, _)| name.as_str()).collect();
     let expected = ["X-Stay", "Content-Length", "Date", "Server", "X-Proxy", "X-Proxy-Instance"];
@@ -320,11 +328,13 @@ fn what_belongs_to_a_hop_stays_there() {
     let names: Vec<_> = reached.fields.iter().map(|(name, _)| name.as_str()).collect();
     let forwarding =
         ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "traceparent"];
-    assert_eq!(names, [&["Host", "X-Stay", "TE"][..], &forwarding].concat());
-    assert_eq!(reached.one("te"), Some("trailers"));
+    assert_eq!(names, [&["Host", "X-Stay", "Connection", "TE"][..], &forwarding].concat());
+    // RFC 9110 section 10.1.4: what TE says is for the next hop, and Connection says that.
+    assert_eq!((reached.one("connection"), reached.one("te")), (Some("TE"), Some("trailers")));
 }
 
-const SPOOFED: &str = "GET / HTTP/1.1\r\nHost: shop.test:8080\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Host: evil\r\n\
+const SPOOFED: &str = "GET / HTTP/1.1\r\nHost: shop.test:8080\r\nX-Forwarded-For: 1.1.1.1\r\n\
+                       X-Forwarded-Host: evil\r\n\
      X-Forwarded-Proto: https\r\nForwarded: for=1.1.1.1;proto=https\r\nX-Real-IP: 1.1.1.1\r\n\
      X-Forwarded-For: 2.2.2.2\r\nforwarded: for=2.2.2.2\r\n\r\n";
 
@@ -372,7 +382,8 @@ fn forwarded_by(tap: &mut Tap<'_>, gateway: &Cloverleaf, request: &str) -> messa
 
 #[test]
 fn order_case_and_repetition_are_kept_to_the_byte() {
-    let answer = "HTTP/1.1 200 Fine\r\nset-cookie: a=1\r\nX-UPPER: 1\r\nSet-Cookie: b=2\r\nDate: then\r\nserver: other\r\n\
+    let answer = "HTTP/1.1 200 Fine\r\nset-cookie: a=1\r\nX-UPPER: 1\r\nSet-Cookie: b=2\r\n\
+                  Date: then\r\nserver: other\r\n\
                   x-empty:\r\nX-Proxy: me\r\nContent-Length: 0\r\n\r\n";
     let upstream = Upstream::answering(answer);
     let gateway = in_front_of(&upstream);
@@ -444,20 +455,26 @@ fn the_less_busy_endpoint_gets_the_request() {
     let busy = Upstream::start([Step::ReadRequest, Step::Hang]);
     let free = Upstream::answering(ok("free"));
     let yaml = format!(
-        "workers: 1\nupstreams:\n  - name: up\n    balance: leastRequests\n    endpoints:\n      - address: {}\n      \
+        "workers: 1\n\
+         upstreams:\n  - name: up\n    balance: leastRequests\n    endpoints:\n      - address: {}\n      \
          - address: {}\nrules:\n  - {{upstream: up, path: /}}\n",
         busy.address(),
         free.address()
     );
     let gateway = Cloverleaf::gateway(BINARY, &yaml);
-    // As soon as one request hangs, all others go to the other endpoint.
+    // As soon as one request hangs, all others go to the other endpoint. One after the other: a tie is drawn.
     let mut waiting: Vec<Client> = Vec::new();
-    assert!(wait_until(SOON, || {
-        let mut client = gateway.connect().timeout(Duration::from_secs(1));
+    for answered in 0.. {
+        let mut client = gateway.connect();
         client.send(GET);
-        waiting.push(client);
-        busy.requests().len() == 1
-    }));
+        let reached = || busy.requests().len() == 1 || free.requests().len() > answered;
+        assert!(wait_until(SOON, reached) && answered < 100);
+        if busy.requests().len() == 1 {
+            waiting.push(client);
+            break;
+        }
+        assert_eq!(client.read_response().expect("an answer").text(), "free");
+    }
     for _ in 0..20 {
         assert_eq!(fetch(gateway.address(), GET).text(), "free");
     }
@@ -522,4 +539,105 @@ fn heads_have_a_size() {
     );
     let name = "cloverleaf_refused_requests_total{listener=\"default\",reason=\"head_too_large\"}";
     assert_eq!(gateway.metric(name), Some(5.0));
+}
+
+/// An answer that leaves a body unread is the last on its connection, and says so (RFC 9112 section 9.6).
+#[test]
+fn a_body_that_nobody_wants_ends_the_connection() {
+    let upstream = Upstream::answering(ok("fine"));
+    let paths =
+        "  - {upstream: nobody, path: /nobody}\n  - {upstream: up, path: /, host: here.test}\n";
+    let yaml = format!(
+        "upstreams:\n  - name: up\n    host: 127.0.0.1\n    port: {}\nrules:\n{paths}",
+        upstream.address().port()
+    );
+    let gateway = Cloverleaf::gateway(BINARY, &yaml);
+    for (path, status) in [("/elsewhere", 404), ("/nobody", 503), ("/.nanoproxy/health", 200)] {
+        let mut client = gateway.connect();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nabc");
+        let response = client.request(head).expect("an answer");
+        assert_eq!(
+            (response.status, response.header("connection")),
+            (status, Some("close")),
+            "{path}"
+        );
+        assert!(client.closes_within(SOON), "{path}");
+    }
+}
+
+#[test]
+fn a_trace_has_one_parent() {
+    let upstream = Upstream::answering(ok("fine"));
+    let gateway = in_front_of(&upstream);
+    let mut tap = Tap::new(&upstream);
+    let good = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
+    for sent in [
+        format!("{good}{good}tracestate: a=b\r\n"),
+        "traceparent: x\r\ntracestate: a=b\r\n".to_owned(),
+        "tracestate: a=b\r\n".to_owned(),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: x\r\n{sent}\r\n");
+        let reached = forwarded(&mut tap, &gateway, &request);
+        assert_eq!(reached.all("traceparent").len(), 1, "{sent:?}");
+        // A state belongs to the trace that it came with (W3C Trace Context section 3.3).
+        assert_eq!(reached.all("tracestate").len(), 0, "{sent:?}");
+    }
+}
+
+#[test]
+fn connections_carry_a_number_of_requests() {
+    let upstream = Upstream::answering(ok("fine"));
+    let gateway = with("limits: {requestsPerConnection: 3}", &[upstream.address()]);
+    let mut client = gateway.connect();
+    for connection in [None, None, Some("close")] {
+        let response = client.request(GET).expect("an answer");
+        assert_eq!(response.header("connection"), connection);
+    }
+    assert!(client.closes_within(SOON));
+    // Over HTTP/2 GOAWAY says the same, and what is under way is still answered.
+    let mut client = Raw::connect(gateway.address());
+    for stream in [1, 3, 5] {
+        client.headers(stream, &frames::get(&[]), true);
+        assert_eq!(client.outcome(stream), Outcome::Status(200));
+    }
+    assert_eq!(client.goodbye(), Some(0));
+}
+
+#[test]
+fn idle_upstream_connections_are_kept_as_configured() {
+    let upstream = Upstream::answering(ok("fine"));
+    let yaml = |more: &str| {
+        format!(
+            "workers: 1\nupstreams:\n  - {{name: up, host: 127.0.0.1, port: {}, {more}}}\n\
+             rules:\n  - {{upstream: up, path: /}}\n",
+            upstream.address().port()
+        )
+    };
+    let gateway = Cloverleaf::gateway(BINARY, &yaml("idleConnections: 0"));
+    for _ in 0..3 {
+        assert_eq!(fetch(gateway.address(), GET).status, 200);
+    }
+    assert_eq!(upstream.connections(), 3);
+    assert!(wait_until(SOON, || upstream.open_connections() == 0));
+    let gateway = Cloverleaf::gateway(BINARY, &yaml("idleTimeout: 300ms"));
+    assert_eq!(fetch(gateway.address(), GET).status, 200);
+    assert!(wait_until(SOON, || upstream.open_connections() == 0), "kept for ever");
+}
+/// Nobody waits for the answer any more: the upstream is told by the end of its connection.
+#[test]
+fn a_client_that_goes_away_ends_its_request() {
+    let upstream = Upstream::start([
+        Step::ReadRequest,
+        Step::send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"),
+        Step::Hang,
+    ]);
+    let silent = Upstream::start([Step::ReadRequest, Step::Hang]);
+    for upstream in [&upstream, &silent] {
+        let gateway = in_front_of(upstream);
+        let mut client = gateway.connect();
+        client.send(GET);
+        assert!(wait_until(SOON, || upstream.requests().len() == 1));
+        client.reset();
+        assert!(wait_until(Duration::from_secs(5), || upstream.open_connections() == 0));
+    }
 }

@@ -1,18 +1,18 @@
 //! A changed file is live soon, whole or not at all, and nobody who is connected notices.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use testkit::client::{Tls, get};
+use testkit::client::{Failure, Tls, get};
 use testkit::upstream::Gate;
 use testkit::{Authority, Client, Cloverleaf, Gateway, Port, Step, Upstream};
 
 use crate::running::{
-    PROGRAM, SOON, answer, eventually, everything_to, listeners, named, reloads, said, start, state,
-    upstream_named,
+    PROGRAM, SOON, answer, eventually, everything_to, listeners, named, reloads, said, start,
+    state, upstream_named,
 };
+use crate::support::frames::{self, Raw};
 
 /// Waits until the gateway answers with this body and says how long it took.
 fn live(gateway: &Cloverleaf, body: &str, how: &str) {
@@ -96,7 +96,10 @@ fn what_is_wrong_changes_nothing_and_is_reported() {
         assert!(line.contains(found) && line.contains(expected), "{line}");
         // The state says the same, in parts.
         let config = &state(&gateway)["config"];
-        assert_eq!((&config["valid"], &config["last_reload_result"]), (&false.into(), &"invalid".into()));
+        assert_eq!(
+            (&config["valid"], &config["last_reload_result"]),
+            (&false.into(), &"invalid".into())
+        );
         let problem = &config["problems"][0];
         assert_eq!(problem["severity"], "error");
         let at = problem["place"].as_str().expect("a place");
@@ -110,7 +113,37 @@ fn what_is_wrong_changes_nothing_and_is_reported() {
     eventually("the recovery is shown", || state(&gateway)["config"]["valid"] == true);
     assert_eq!(state(&gateway)["config"]["problems"], serde_json::json!([]));
     assert_eq!(gateway.metric("cloverleaf_config_valid"), Some(1.0));
-    assert_eq!(gateway.metric("cloverleaf_last_reload_timestamp_seconds{result=\"ok\"}").map(|t| t > 1e9), Some(true));
+    assert_eq!(
+        gateway.metric("cloverleaf_last_reload_timestamp_seconds{result=\"ok\"}").map(|t| t > 1e9),
+        Some(true)
+    );
+}
+
+/// Tells threads to stop when dropped: also when the test fails, so that nobody waits for them for ever.
+struct Stops<'s>(&'s AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// New connections, one request each, until told to stop. How many were answered; refused ones do not count.
+fn knock(address: SocketAddr, stop: &AtomicBool) -> usize {
+    let mut count = 0;
+    while !stop.load(Ordering::Relaxed) {
+        // Accepted by the kernel, so it must be answered, unless the socket's last one came too late for it.
+        if let Ok(mut client) = Client::try_connect(address) {
+            match client.request("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") {
+                Ok(answer) => assert_eq!(answer.status, 200, "{}", answer.text()),
+                Err(failure @ Failure::Closed) => panic!("request {count}: {failure}"),
+                // A reset: the socket closed between the kernel's handshake and the last look into its queue.
+                Err(_) => continue,
+            }
+            count += 1;
+        }
+    }
+    count
 }
 
 /// Requests on one connection that is never allowed to close, until told to stop. How many there were.
@@ -136,14 +169,19 @@ fn no_request_fails_and_no_connection_closes() {
     let gateway = Cloverleaf::gateway(PROGRAM, &to_a);
     let stop = AtomicBool::new(false);
     let total: usize = std::thread::scope(|scope| {
+        let stops = Stops(&stop);
         let clients: Vec<_> =
             (0..CLIENTS).map(|_| scope.spawn(|| hammer(gateway.address(), &stop))).collect();
         for number in 1..=RELOADS {
             let (yaml, body) = if number % 2 == 1 { (&to_b, "b") } else { (&to_a, "a") };
-            if number % 3 == 0 { gateway.rewrite_in_place(yaml) } else { gateway.rewrite_by_rename(yaml) }
+            if number % 3 == 0 {
+                gateway.rewrite_in_place(yaml)
+            } else {
+                gateway.rewrite_by_rename(yaml)
+            }
             eventually("live", || gateway.get("x", "/").text() == body);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
         clients.into_iter().map(|client| client.join().expect("a client without a failure")).sum()
     });
     println!("{total} requests on {CLIENTS} connections during {RELOADS} reloads");
@@ -159,7 +197,9 @@ fn upgrades_and_streams_live_on() {
         Upstream::scripted(move |number| match number {
             0 => vec![
                 Step::ReadHead,
-                Step::send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"),
+                Step::send(
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+                ),
                 Step::Echo,
             ],
             _ => vec![
@@ -206,12 +246,47 @@ fn a_kept_connection_sees_the_new_upstream_at_its_next_request() {
 }
 
 #[test]
+fn http2_connections_live_on() {
+    let (a, b) = (named("a"), named("b"));
+    let gateway = Cloverleaf::gateway(PROGRAM, &everything_to(&a));
+    let mut kept = Raw::connect(gateway.address());
+    kept.headers(1, &frames::get(&[]), true);
+    assert_eq!(kept.body(1), (b"a".to_vec(), true));
+    gateway.rewrite_in_place(&everything_to(&b));
+    eventually("the reload", || reloads(&gateway).0 == 1);
+    kept.headers(3, &frames::get(&[]), true);
+    assert_eq!(kept.body(3), (b"b".to_vec(), true));
+}
+
+#[test]
+fn what_only_a_restart_can_change_is_said() {
+    let (a, b) = (named("a"), named("b"));
+    let gateway = Cloverleaf::gateway(PROGRAM, &everything_to(&a));
+    let echo = Port::reserve();
+    let more = format!("workers: 7\necho: {{address: \"{}\"}}\n", echo.address());
+    gateway.rewrite_in_place(&(more + &everything_to(&b)));
+    live(&gateway, "b", "beside what needs a restart");
+    for key in ["workers", "echo"] {
+        gateway.expect_stderr(
+            &format!("warning: {key}: a change takes effect at the next start"),
+            SOON,
+        );
+    }
+    assert!(Client::try_connect(echo.address()).is_err());
+}
+
+#[test]
 fn listeners_open_and_removed_ones_drain() {
     let gate = Gate::new();
     let slow = {
         let gate = gate.clone();
         Upstream::scripted(move |_| {
-            vec![Step::ReadRequest, Step::Wait(gate.clone()), Step::send(answer("late")), Step::Close]
+            vec![
+                Step::ReadRequest,
+                Step::Wait(gate.clone()),
+                Step::send(answer("late")),
+                Step::Close,
+            ]
         })
     };
     let ports = [Port::reserve(), Port::reserve()];
@@ -242,8 +317,32 @@ fn listeners_open_and_removed_ones_drain() {
     assert_eq!((answer.text().as_str(), answer.header("connection")), ("late", Some("close")));
     assert!(busy.closes_within(SOON));
     // The other listener's connections never noticed.
-    let health = other.request("GET /.nanoproxy/health HTTP/1.1\r\nHost: x\r\n\r\n").expect("an answer");
+    let health =
+        other.request("GET /.nanoproxy/health HTTP/1.1\r\nHost: x\r\n\r\n").expect("an answer");
     assert_eq!((health.status, health.header("connection")), (200, None));
+}
+
+#[test]
+fn connections_that_come_while_a_listener_goes_are_answered() {
+    let a = named("a");
+    let ports = [Port::reserve(), Port::reserve()];
+    let kept = listeners(&[("kept", &ports[0])]) + &everything_to(&a);
+    let both = listeners(&[("kept", &ports[0]), ("goes", &ports[1])]) + &everything_to(&a);
+    let gateway = start(&both);
+    let stop = AtomicBool::new(false);
+    let total: usize = std::thread::scope(|scope| {
+        let stops = Stops(&stop);
+        let clients: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| knock(ports[1].address(), &stop))).collect();
+        for reload in 1..=10 {
+            gateway.rewrite_in_place(if reload % 2 == 1 { &kept } else { &both });
+            eventually("the reload", || reloads(&gateway).0 == reload);
+        }
+        drop(stops);
+        clients.into_iter().map(|client| client.join().expect("answers only")).sum()
+    });
+    println!("{total} connections to a listener that came and went");
+    assert!(total > 0);
 }
 
 #[test]
@@ -255,17 +354,18 @@ fn a_listener_moves_also_between_overlapping_addresses() {
         format!("listeners:\n  - {{name: web, address: \"{address}\"}}\n{}", everything_to(&a))
     };
     let gateway = start(&at(format!("127.0.0.1:{first}")));
-    let mut reload = 0;
-    for (address, serves) in [
+    for (reload, (address, serves)) in [
         (second.to_string(), second),
         (format!("[::]:{first}"), ports[0].address()),
         // Its own socket on every address is no reason to refuse one of them, nor the other way round.
         (format!("127.0.0.1:{first}"), ports[0].address()),
         (format!("0.0.0.0:{first}"), ports[0].address()),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         gateway.rewrite_in_place(&at(address.clone()));
-        reload += 1;
-        eventually(&format!("the move to {address}"), || reloads(&gateway).0 == reload);
+        eventually(&format!("the move to {address}"), || reloads(&gateway).0 == reload as u64 + 1);
         eventually("it serves", || Client::try_connect(serves).is_ok());
         assert_eq!(get(serves, "x", "/").text(), "a", "{address}");
         assert_eq!(reloads(&gateway).1, 0);
@@ -321,7 +421,10 @@ fn an_address_in_use_refuses_the_whole_reload() {
     let line = said(&gateway, &place);
     assert!(line.contains(&taken_at.to_string()) && line.contains("in use"), "{line}");
     assert_eq!(get(ports[0].address(), "x", "/").text(), "a", "a part was applied");
-    assert!(Client::try_connect(ports[1].address()).is_err(), "a listener of a refused file is open");
+    assert!(
+        Client::try_connect(ports[1].address()).is_err(),
+        "a listener of a refused file is open"
+    );
     // Once the address is free, SIGHUP is enough.
     drop(taken);
     gateway.hang_up();
@@ -338,7 +441,8 @@ fn a_renewed_certificate_is_used_for_new_connections() {
     let (old, new) = (old_authority.server(&["a.test"]), new_authority.server(&["a.test"]));
     let port = Port::reserve();
     let gateway = start(&format!(
-        "listeners:\n  - name: web\n    address: {}\n    tls: {{certificates: [{{certificate: {}, key: {}}}]}}\n{}",
+        "listeners:\n  - name: web\n    address: {}\n    \
+         tls: {{certificates: [{{certificate: {}, key: {}}}]}}\n{}",
         port.address(),
         old.chain_file.display(),
         old.key_file.display(),
@@ -377,7 +481,8 @@ fn a_file_that_is_named_and_comes_later_is_waited_for() {
     let gateway = start(&(plain.clone() + &everything_to(&a)));
     let dir = gateway.dir().join("later");
     let secure = format!(
-        "{plain}  - name: secure\n    address: {}\n    tls: {{certificates: [{{certificate: later/tls.crt, key: later/tls.key}}]}}\n{}",
+        "{plain}  - name: secure\n    address: {}\n    \
+         tls: {{certificates: [{{certificate: later/tls.crt, key: later/tls.key}}]}}\n{}",
         ports[1].address(),
         everything_to(&a)
     );
@@ -405,9 +510,10 @@ fn ten_thousand_rules_are_replaced_under_load() {
     };
     let (to_a, to_b) = (yaml(&a), yaml(&b));
     let gateway = Cloverleaf::gateway(PROGRAM, &to_a);
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = AtomicBool::new(false);
     let count = AtomicUsize::new(0);
     std::thread::scope(|scope| {
+        let stops = Stops(&stop);
         let load = scope.spawn(|| count.store(hammer(gateway.address(), &stop), Ordering::Relaxed));
         for (yaml, body) in [(&to_b, "b"), (&to_a, "a")] {
             let began = Instant::now();
@@ -415,7 +521,7 @@ fn ten_thousand_rules_are_replaced_under_load() {
             eventually(body, || gateway.get("h9999.test", "/p").text() == body);
             println!("{RULES} rules live after {:?} (a debug build, under load)", began.elapsed());
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
         load.join().expect("no request fails");
     });
     assert!(count.into_inner() > 0);

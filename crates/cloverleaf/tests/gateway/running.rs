@@ -1,24 +1,13 @@
 //! For the modules about running a gateway: its start, upstreams that are told apart, a look at its state.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use testkit::{Cloverleaf, Gateway, Port, Upstream, wait_until};
 
-/// What is tested.
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_cloverleaf");
-
-/// Until something that should be so at once is so: generous, because the machine may be busy.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) use crate::support::{BINARY as PROGRAM, SOON, ok as answer};
 
 /// An upstream whose answers have its name as body.
 pub(crate) fn named(name: &str) -> Upstream {
     Upstream::answering(answer(name))
-}
-
-/// A whole answer with this body.
-pub(crate) fn answer(body: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 /// A file with one rule that sends everything to one upstream.

@@ -21,7 +21,8 @@ fn behind_a_gate(grace: &str, drain: &str) -> (Cloverleaf, Upstream, Gate) {
             vec![Step::ReadRequest, Step::Wait(gate.clone()), late, Step::Repeat]
         })
     };
-    let yaml = format!("shutdown: {{grace: {grace}, drain: {drain}}}\n{}", everything_to(&upstream));
+    let yaml =
+        format!("shutdown: {{grace: {grace}, drain: {drain}}}\n{}", everything_to(&upstream));
     (Gateway::new(PROGRAM, &yaml).start(), upstream, gate)
 }
 
@@ -102,7 +103,9 @@ fn a_request_whose_body_still_comes_is_answered() {
     let mut slow = gateway.connect();
     slow.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab");
     eventually("the connection is open", || {
-        gateway.metric("cloverleaf_connections_open{listener=\"default\"}").is_some_and(|n| n >= 1.0)
+        gateway
+            .metric("cloverleaf_connections_open{listener=\"default\"}")
+            .is_some_and(|n| n >= 1.0)
     });
     gateway.terminate();
     eventually("draining", || Client::try_connect(gateway.address()).is_err());
@@ -179,7 +182,8 @@ fn upgraded_connections_are_cut_when_the_draining_ends() {
 #[test]
 fn a_gateway_that_waits_for_its_file_ends_when_told_to() {
     let upstream = Upstream::answering(answer("a"));
-    let mut gateway = Gateway::new(PROGRAM, "").without_file().arg("--wait-for-config").start_unready();
+    let mut gateway =
+        Gateway::new(PROGRAM, "").without_file().arg("--wait-for-config").start_unready();
     gateway.expect_stderr("waiting for a valid configuration", SOON);
     assert!(gateway.try_exit().is_none());
     gateway.terminate();

@@ -1,7 +1,8 @@
 //! Ambiguous and malformed requests: refused and the connection closed, or forwarded in one unambiguous form.
 //!
-//! Every case is followed by a request for `/smuggled` that a receiver with another idea of where the first ends
-//! would see. What reaches the upstream is read by the strictest parser there is ([`super::support::message`]).
+//! Every case is followed by a request for `/smuggled` that a receiver with another idea of where the first
+//! ends would see. What reaches the upstream is read by the strictest parser there is
+//! ([`super::support::message`]).
 
 use testkit::client::Failure;
 use testkit::{Client, Cloverleaf, Upstream};
@@ -500,8 +501,8 @@ fn http2_lengths_have_to_be_true() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// An extended CONNECT has no body in HTTP/1; a length in it would make an upstream that does not upgrade take the
-/// next request for one.
+/// An extended CONNECT has no body in HTTP/1; a length in it would make an upstream that does not upgrade
+/// take the next request for one.
 #[test]
 fn an_upgrade_over_http2_brings_no_length() {
     let upstream = Upstream::answering(ok("no upgrade"));
@@ -521,6 +522,47 @@ fn an_upgrade_over_http2_brings_no_length() {
         );
     }
     assert!(outcome != Outcome::Closed, "{outcome:?}");
+}
+
+/// Whatever the method: some servers ignore the bodies of these.
+#[test]
+fn a_body_that_looks_like_a_request_stays_a_body() {
+    let upstream = Upstream::answering("HTTP/1.1 204 No Content\r\n\r\n");
+    let gateway = in_front_of(&upstream);
+    let mut tap = Tap::new(&upstream);
+    let length = SMUGGLED.len();
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "PURGE"] {
+        for framing in [
+            format!("Content-Length: {length}\r\n\r\n{SMUGGLED}"),
+            format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{SMUGGLED}\r\n0\r\n\r\n"),
+        ] {
+            let mut client = gateway.connect();
+            client.send(format!("{method} /first HTTP/1.1\r\nHost: x\r\n{framing}"));
+            assert_eq!(client.read_response_to(method).expect("an answer").status, 204);
+            let request = message::only(&tap.fresh()[0]);
+            assert_eq!(request.line, format!("{method} /first HTTP/1.1"));
+            assert_eq!(request.text(), SMUGGLED);
+            client.finish();
+            assert!(client.closes_within(SOON), "{method}: another answer");
+        }
+        // And over HTTP/2.
+        let mut client = Raw::connect(gateway.address());
+        client.headers(1, &frames::request(method, "/first"), false);
+        client.data(1, SMUGGLED.as_bytes(), true);
+        assert_eq!(client.outcome(1), Outcome::Status(204));
+        assert_eq!(message::only(&tap.fresh()[0]).text(), SMUGGLED);
+    }
+}
+
+/// An expectation that is not understood is refused over both protocols.
+#[test]
+fn unknown_expectations_are_refused_over_http2() {
+    let upstream = Upstream::answering(ok("fine"));
+    let gateway = in_front_of(&upstream);
+    let mut client = Raw::connect(gateway.address());
+    client.headers(1, &frames::get(&[("expect", "200-ok")]), true);
+    assert_eq!(client.outcome(1), Outcome::Status(417));
+    assert_eq!(upstream.connections(), 0);
 }
 
 /// A client that goes away in its body leaves no whole request behind.

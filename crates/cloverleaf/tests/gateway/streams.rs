@@ -15,7 +15,8 @@ use testkit::{Client, Cloverleaf, Gateway, Step, Upstream, wait_until};
 use super::support::frames::{self, DATA, END_STREAM, Outcome, Raw};
 use super::support::{BINARY, SOON, in_front_of, message, ok, resident_bytes, yaml};
 
-const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\n\
+                       Upgrade: websocket\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
@@ -113,6 +114,31 @@ fn an_upgrade_may_be_refused() {
         assert_eq!((response.status, response.text().as_str()), (426, "no"));
     }
     assert_eq!(upstream.connections(), 1, "the connection is as good as before");
+    // What follows is a request then, and waits until it is known.
+    client.send([UPGRADE, "GET /next HTTP/1.1\r\nHost: x\r\n\r\n"].concat());
+    for _ in 0..2 {
+        assert_eq!(client.read_response().expect("an answer").status, 426);
+    }
+    assert!(upstream.requests()[3].starts_with("GET /next HTTP/1.1\r\n"));
+    // Or the beginning of what is not HTTP.
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let upstream = Upstream::start([
+        Step::ReadHead,
+        Step::Wait(opened),
+        Step::send(SWITCHING),
+        Step::Read(5),
+        Step::send("got it"),
+    ]);
+    let gateway = in_front_of(&upstream);
+    let mut client = gateway.connect();
+    client.send([UPGRADE, "early"].concat());
+    assert!(wait_until(SOON, || upstream.requests().len() == 1));
+    assert!(client.stays_silent_for(Duration::from_millis(50)));
+    assert!(upstream.received(0).ends_with(b"\r\n\r\n"), "not before the upstream agrees");
+    gate.open();
+    assert_eq!(client.read_response().expect("101").status, 101);
+    assert_eq!(client.read_exactly(6).expect("an answer"), b"got it");
 }
 
 /// Reads data of a stream until so much has come.
@@ -237,8 +263,8 @@ fn uploads_are_passed_on_as_they_come() {
 
 /// What the peers below move in all: more than all buffers of the kernel between them.
 const MOVED_BYTES: usize = 64 * 1024 * 1024;
-/// What may be under way when one end does not read: four socket buffers at their largest (Linux: 6 MiB to receive,
-/// 4 MiB to send), and room for the gateway's own.
+/// What may be under way when one end does not read: four socket buffers at their largest (Linux: 6 MiB to
+/// receive, 4 MiB to send), and room for the gateway's own.
 const UNDER_WAY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What the gateway itself may have taken for it.
 const GROWTH_BYTES_MAX: u64 = 16 * 1024 * 1024;

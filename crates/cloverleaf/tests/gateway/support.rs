@@ -1,6 +1,7 @@
 //! Shared by the modules: the gateway started with a configuration, and what reached its upstream.
 //!
-//! Start at [`in_front_of`] and [`Tap`]; [`message`] reads HTTP/1 strictly, [`frames`] speaks HTTP/2 byte by byte.
+//! Start at [`in_front_of`] and [`Tap`]; [`message`] reads HTTP/1 strictly, [`frames`] speaks HTTP/2 byte
+//! by byte.
 
 pub(crate) mod frames;
 pub(crate) mod message;
@@ -8,7 +9,7 @@ pub(crate) mod message;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use testkit::{Cloverleaf, Upstream};
+use testkit::{Authority, Cloverleaf, Gateway, Upstream};
 
 /// The program.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_cloverleaf");
@@ -19,6 +20,18 @@ pub(crate) const SOON: Duration = Duration::from_secs(15);
 /// A gateway with one worker, one rule for everything and one upstream.
 pub(crate) fn in_front_of(upstream: &Upstream) -> Cloverleaf {
     with("", &[upstream.address()])
+}
+
+/// As [`in_front_of`], over TLS with a certificate for 127.0.0.1; and whose it is.
+pub(crate) fn over_tls(upstream: &Upstream) -> (Cloverleaf, Authority) {
+    let authority = Authority::new();
+    let certificate = authority.server(&["127.0.0.1"]);
+    let gateway = Gateway::new(BINARY, &yaml("", &[upstream.address()]));
+    for (pem, name) in [(&certificate.chain_pem, "cert.pem"), (&certificate.key_pem, "key.pem")] {
+        std::fs::write(gateway.dir().join(name), pem).expect("a file");
+    }
+    let directory = gateway.dir().to_str().expect("a path").to_owned();
+    (gateway.env("CERT_PATH", directory).start(), authority)
 }
 
 /// As [`in_front_of`], with several endpoints and more keys at the top of the file.

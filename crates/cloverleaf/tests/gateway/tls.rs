@@ -4,7 +4,10 @@ use testkit::certs::Wanted;
 use testkit::client::{Failure, Tls, fetch, get};
 use testkit::{Authority, Client, Cloverleaf, Gateway, Issued, Port, Step, Upstream, wait_until};
 
-use crate::running::{PROGRAM, SOON, answer, eventually, everything_to, named, reloads, said, start};
+use crate::running::{
+    PROGRAM, SOON, answer, eventually, everything_to, named, reloads, said, start,
+};
+use crate::support::frames;
 
 /// A listener `web` with these certificates and more keys of its `tls`.
 fn secure(port: &Port, certificates: &[&Issued], more: &str) -> String {
@@ -98,11 +101,41 @@ fn versions_and_protocols_are_agreed_on() {
     assert!(Client::try_connect_tls(ports[1].address(), base).is_ok());
 }
 
+#[test]
+fn http2_over_tls_is_served() {
+    let upstream = named("a");
+    let authority = Authority::new();
+    let issued = authority.server(&["a.test"]);
+    let port = Port::reserve();
+    let _gateway = start(&(secure(&port, &[&issued], "") + &everything_to(&upstream)));
+    let tls = Tls { alpn: &["h2"], ..Tls::trusting(authority.pem(), "a.test") };
+    let mut client = Client::connect_tls(port.address(), tls);
+    let fields =
+        [(":method", "GET"), (":scheme", "https"), (":path", "/h2"), (":authority", "a.test")];
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    client.send(frames::frame(frames::SETTINGS, 0, 0, &[]));
+    let flags = frames::END_HEADERS | frames::END_STREAM;
+    client.send(frames::frame(frames::HEADERS, flags, 1, &frames::block(&fields)));
+    // The whole answer is in one DATA frame, whatever comes before it.
+    let body = loop {
+        let head = client.read_exactly(9).expect("a frame");
+        let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+        let payload = client.read_exactly(length).expect("a frame's payload");
+        if head[3] == frames::DATA {
+            break payload;
+        }
+    };
+    assert_eq!(body, b"a");
+    let request = upstream.requests().pop().expect("a request");
+    assert!(request.starts_with("GET /h2 HTTP/1.1\r\nHost: a.test\r\n"), "{request}");
+    assert!(request.contains("\r\nX-Forwarded-Proto: https\r\n"), "{request}");
+}
+
 /// The first bytes of a TLS 1.1 client: a ClientHello that knows nothing newer.
 fn client_hello_1_1() -> Vec<u8> {
     let mut hello = vec![3, 2];
     hello.extend_from_slice(&[7; 32]);
-    // No session; TLS_RSA_WITH_AES_128_CBC_SHA, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA; no compression; no extensions.
+    // No session; TLS_RSA_ and TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA; no compression; no extensions.
     hello.extend_from_slice(&[0, 0, 4, 0, 0x2f, 0xc0, 0x13, 1, 0]);
     let length = u8::try_from(hello.len()).expect("short");
     let mut record = vec![22, 3, 1, 0, length + 4, 1, 0, 0, length];
@@ -142,7 +175,8 @@ fn plain_http_on_a_tls_port_is_told_so() {
     assert!(answer.text().contains("HTTPS") && answer.text().contains("HTTP"), "{}", answer.text());
     assert_eq!(client.read_to_close().expect("the end"), b"", "bytes behind the answer");
     assert!(upstream.requests().is_empty());
-    let refused = "cloverleaf_refused_requests_total{listener=\"web\",reason=\"plain_http_on_tls\"}";
+    let refused =
+        "cloverleaf_refused_requests_total{listener=\"web\",reason=\"plain_http_on_tls\"}";
     eventually("it is counted", || gateway.metric(refused) == Some(1.0));
 }
 
@@ -179,11 +213,27 @@ fn cert_path_serves_https_and_upstreams_learn_of_it() {
 type Damage = (&'static str, fn(&Issued, &Issued), &'static str);
 
 const DAMAGES: [Damage; 5] = [
-    ("no certificate", |of, _| std::fs::remove_file(&of.chain_file).expect("a file"), "cannot read certificates"),
-    ("no key", |of, _| std::fs::remove_file(&of.key_file).expect("a file"), "cannot read the private key"),
+    (
+        "no certificate",
+        |of, _| std::fs::remove_file(&of.chain_file).expect("a file"),
+        "cannot read certificates",
+    ),
+    (
+        "no key",
+        |of, _| std::fs::remove_file(&of.key_file).expect("a file"),
+        "cannot read the private key",
+    ),
     ("no PEM", |of, _| std::fs::write(&of.chain_file, "not PEM").expect("a file"), "certificate"),
-    ("a certificate as key", |of, _| std::fs::write(&of.key_file, &of.chain_pem).expect("a file"), "private key"),
-    ("another's key", |of, other| std::fs::write(&of.key_file, &other.key_pem).expect("a file"), "key"),
+    (
+        "a certificate as key",
+        |of, _| std::fs::write(&of.key_file, &of.chain_pem).expect("a file"),
+        "private key",
+    ),
+    (
+        "another's key",
+        |of, other| std::fs::write(&of.key_file, &other.key_pem).expect("a file"),
+        "key",
+    ),
 ];
 
 #[test]
@@ -203,11 +253,16 @@ fn bad_certificate_files_are_an_error_and_never_plain_http() {
         assert!(line.contains(says), "{what}: {line}");
         let secret = |issued: &Issued| issued.key_pem.lines().nth(1).map(str::to_owned);
         for key in [secret(&issued), secret(&stray)] {
-            assert!(!gateway.stderr().contains(&key.expect("a key's line")), "{what}: a key is shown");
+            assert!(
+                !gateway.stderr().contains(&key.expect("a key's line")),
+                "{what}: a key is shown"
+            );
         }
     }
     // With CERT_PATH as well: a directory without the files.
-    let mut gateway = Gateway::new(PROGRAM, &everything_to(&upstream)).env("CERT_PATH", "/nowhere").start_unready();
+    let mut gateway = Gateway::new(PROGRAM, &everything_to(&upstream))
+        .env("CERT_PATH", "/nowhere")
+        .start_unready();
     assert_eq!(gateway.wait_exit(SOON), Some(2));
     assert!(gateway.stderr().contains("/nowhere/cert.pem"), "{}", gateway.stderr());
     assert!(upstream.requests().is_empty());
@@ -296,7 +351,8 @@ fn upstreams_are_verified_unless_told_otherwise() {
     }
     // R30: any value but an empty one.
     for (value, status) in [("0", 200), ("1", 200), ("", 502)] {
-        let gateway = Gateway::new(PROGRAM, &to_tls(&self_signed, "")).env("TLS_SKIP_VERIFY", value).start();
+        let gateway =
+            Gateway::new(PROGRAM, &to_tls(&self_signed, "")).env("TLS_SKIP_VERIFY", value).start();
         assert_eq!(ask(&gateway).status, status, "TLS_SKIP_VERIFY={value:?}");
     }
     let gateway = Gateway::new(PROGRAM, &to_tls(&self_signed, "")).arg("--tls-skip-verify").start();

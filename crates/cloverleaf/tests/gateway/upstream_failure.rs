@@ -1,13 +1,14 @@
-//! Upstreams that fail: the right status, retries only where they are safe, and no cut body delivered as a whole one.
+//! Upstreams that fail: the right status, retries only where they are safe, and no cut body delivered as a
+//! whole one.
 
 use std::time::{Duration, Instant};
 
-use testkit::client::{Failure, fetch};
+use testkit::client::{Failure, Tls, fetch};
 use testkit::upstream::Gate;
 use testkit::{Client, Deaf, Port, Step, Upstream, wait_until};
 
 use super::support::frames::{self, Outcome, Raw};
-use super::support::{SOON, by_path, in_front_of, ok, with};
+use super::support::{SOON, by_path, in_front_of, ok, over_tls, with};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -189,24 +190,27 @@ fn cut_answers() -> Vec<(String, Step)> {
 fn what_is_cut_is_never_delivered_as_whole() {
     let answers = cut_answers();
     let script = answers.clone();
-    // Each answer twice: for a client of HTTP/1 and one of HTTP/2.
+    // Each answer three times: for clients of HTTP/1.1, HTTP/1.0 and HTTP/2.
     let upstream = Upstream::scripted(move |connection| {
-        let (answer, end) = script[(connection / 2) % script.len()].clone();
+        let (answer, end) = script[(connection / 3) % script.len()].clone();
         // The pause lets the head arrive before a reset takes it back.
         vec![Step::ReadRequest, Step::send(answer), Step::Pause(Duration::from_millis(30)), end]
     });
     let gateway = in_front_of(&upstream);
     let mut wrong = Vec::new();
     for (answer, end) in &answers {
-        let got = gateway.connect().request(GET);
-        // A reset may overtake the head.
-        let fine = match &got {
-            Err(Failure::Cut(_) | Failure::Reset | Failure::Closed) => true,
-            Ok(response) => response.status == 502 && matches!(end, Step::Reset),
-            Err(_) => false,
-        };
-        if !fine {
-            wrong.push(format!("{answer:?}, {end:?}: {got:?}"));
+        // For HTTP/1.0 the end of the connection is the end of a body: only a reset tells.
+        for request in [GET, "GET / HTTP/1.0\r\n\r\n"] {
+            let got = gateway.connect().request(request);
+            // A reset may overtake the head.
+            let fine = match &got {
+                Err(Failure::Cut(_) | Failure::Reset | Failure::Closed) => true,
+                Ok(response) => response.status == 502 && matches!(end, Step::Reset),
+                Err(_) => false,
+            };
+            if !fine {
+                wrong.push(format!("{answer:?}, {end:?}, to {request:?}: {got:?}"));
+            }
         }
         let mut h2 = Raw::connect(gateway.address());
         h2.headers(1, &frames::get(&[]), true);
@@ -219,6 +223,25 @@ fn what_is_cut_is_never_delivered_as_whole() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Over TLS a body that ends with the connection is whole only behind a `close_notify`.
+#[test]
+fn what_is_cut_ends_without_close_notify() {
+    let upstream = Upstream::scripted(|connection| {
+        let end = if connection == 0 { "0\r\n\r\n" } else { "" };
+        let chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+        vec![Step::ReadRequest, Step::send(format!("{chunk}{end}")), Step::Close]
+    });
+    let (gateway, authority) = over_tls(&upstream);
+    let tls = Tls::trusting(authority.pem(), "127.0.0.1");
+    let fetch = |request: &str| Client::connect_tls(gateway.address(), tls).request(request);
+    let old = "GET / HTTP/1.0\r\n\r\n";
+    assert_eq!(fetch(old).expect("a whole answer").text(), "abc");
+    for request in [old, GET] {
+        let cut = fetch(request);
+        assert!(matches!(cut, Err(Failure::Cut(_) | Failure::Reset)), "{request:?}: {cut:?}");
+    }
 }
 
 /// Bytes behind an answer are nobody's: neither of this one nor of the next.

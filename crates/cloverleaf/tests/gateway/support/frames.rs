@@ -1,7 +1,7 @@
 //! HTTP/2 frame by frame, for what a client library refuses to send.
 //!
-//! Fields go out as HPACK literals without indexing; of answers only the status is read. Must not know what a test
-//! makes of it.
+//! Fields go out as HPACK literals without indexing; of answers only the status is read. Must not know what
+//! a test makes of it.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -111,6 +111,8 @@ pub(crate) fn request<'f>(method: &'f str, path: &'f str) -> Vec<(&'f str, &'f s
 pub(crate) struct Raw {
     socket: TcpStream,
     ahead: Vec<u8>,
+    /// The code of the last `GOAWAY` that came.
+    goodbye: Option<u32>,
 }
 
 impl Raw {
@@ -119,7 +121,7 @@ impl Raw {
         let socket = TcpStream::connect_timeout(&address, SOON).expect("the gateway to accept");
         socket.set_nodelay(true).expect("a socket");
         socket.set_write_timeout(Some(SOON)).expect("a socket");
-        let mut raw = Self { socket, ahead: Vec::new() };
+        let mut raw = Self { socket, ahead: Vec::new(), goodbye: None };
         // SETTINGS_HEADER_TABLE_SIZE 0.
         let settings = frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]);
         raw.send(&[PREFACE, &settings].concat()).expect("the gateway to take the preface");
@@ -130,8 +132,8 @@ impl Raw {
         self.socket.write_all(bytes)
     }
 
-    /// Sends the same bytes again and again and finds out what became of all of it. What comes back is read and
-    /// dropped.
+    /// Sends the same bytes again and again and finds out what became of all of it. What comes back is read
+    /// and dropped.
     pub(crate) fn flood(mut self, bytes: &[u8], times: usize) -> Flood {
         const LAST: &[u8] = b"the last";
         self.socket.set_write_timeout(Some(BLOCKED_AFTER)).expect("a socket");
@@ -205,6 +207,9 @@ impl Raw {
                 if found.kind == SETTINGS && found.flags & ACK == 0 {
                     let _ = self.send(&frame(SETTINGS, ACK, 0, &[]));
                 }
+                if found.kind == GOAWAY {
+                    self.goodbye = found.payload.get(4..).map(code);
+                }
                 if found.kind == PING && found.flags & ACK == 0 {
                     let _ = self.send(&frame(PING, ACK, 0, &found.payload));
                 }
@@ -260,6 +265,12 @@ impl Raw {
         }
     }
 
+    /// Reads to the connection's end: the code of its last `GOAWAY`, if there was one.
+    pub(crate) fn goodbye(mut self) -> Option<u32> {
+        while self.next().is_some() {}
+        self.goodbye
+    }
+
     /// Reads a whole answer: its body, and whether it ended well.
     pub(crate) fn body(&mut self, stream: u32) -> (Vec<u8>, bool) {
         let mut body = Vec::new();
@@ -283,8 +294,8 @@ fn code(payload: &[u8]) -> u32 {
     payload.first_chunk::<4>().map_or(u32::MAX, |code| u32::from_be_bytes(*code))
 }
 
-/// The status at the beginning of a header block, in the ways in which an encoder without a dynamic table can put
-/// it: a whole entry of the static table, or a literal behind that table's name.
+/// The status at the beginning of a header block, in the ways in which an encoder without a dynamic table
+/// can put it: a whole entry of the static table, or a literal behind that table's name.
 fn status(block: &[u8]) -> u16 {
     let mut rest = block;
     // Changes of the table's size.

@@ -1,7 +1,7 @@
 //! HTTP/1 requests as they reached an upstream, read as the strictest server would read them.
 //!
-//! Whatever could be read in two ways is an error, so that a test that parses with this has shown that the gateway
-//! forwards one unambiguous form.
+//! Whatever could be read in two ways is an error, so that a test that parses with this has shown that the
+//! gateway forwards one unambiguous form.
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
