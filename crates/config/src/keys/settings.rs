@@ -61,7 +61,7 @@ pub(crate) static LIMITS: Section = Section {
         },
         Key {
             name: "headFields",
-            kind: Kind::Integer(8, 4096),
+            kind: Kind::Integer(8, 256),
             default: "128",
             doc: "Fields in one head. Beyond it 431 or 502.",
             example: "limits:\n  headFields: 256\n",
