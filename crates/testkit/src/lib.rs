@@ -8,8 +8,8 @@
 
 pub mod certs;
 pub mod client;
-pub mod deaf;
 pub mod command;
+pub mod deaf;
 pub mod ports;
 pub mod process;
 pub mod upstream;

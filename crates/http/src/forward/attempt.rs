@@ -78,19 +78,18 @@ enum Phase {
 }
 
 impl Attempt<'_> {
-    /// Sends the request to an endpoint and its answer to the client. Dropped, the connection to the endpoint is
-    /// closed.
+    /// Sends the request to an endpoint and its answer to the client; on a `fresh` connection, or on any. Dropped,
+    /// the connection to the endpoint is closed.
     pub(crate) async fn run<B: Source, R: Reply>(
         &self,
         endpoint: &Endpoint,
-        body: &mut B,
-        reply: &mut R,
+        fresh: bool,
+        (body, reply): (&mut B, &mut R),
         record: &mut Record,
     ) -> Result<(), Failed> {
         // Nothing of a request without a body is gone after a failure, so an idempotent one may be sent again.
         let replayable = self.outgoing.head.is_idempotent() && !self.has_body();
-        let fresh_only = record.retries > 0;
-        let idle = if fresh_only { None } else { endpoint.take_idle(replayable) };
+        let idle = if fresh { None } else { endpoint.take_idle(replayable) };
         let mut connection = match idle {
             Some(connection) => connection,
             // What is rare is boxed, so that the usual exchange stays small: it is moved into its task as a whole.

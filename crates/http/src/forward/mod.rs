@@ -28,7 +28,7 @@ use crate::program::{Identity, Program};
 use crate::routing::{clean_path, decode_path, normalize_host, strip_match};
 use crate::stream::Source;
 use crate::worker::Local;
-use attempt::Attempt;
+use attempt::{Attempt, Retry};
 use failure::Failure;
 use record::{NONE, Record, Route};
 use reply::{OwnAnswer, Reply, Signature, wants_json};
@@ -234,7 +234,9 @@ impl Exchange<'_> {
             .all(Known::Te)
             .any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers")));
         head.fields.remove_hop_by_hop();
-        let sent = head.fields.get(Known::Traceparent);
+        let mut sent = head.fields.all(Known::Traceparent);
+        // Several are none (W3C Trace Context section 3.2).
+        let sent = sent.next().filter(|_| sent.next().is_none());
         let trace = TraceParent::of(sent, &mut worker.rng.borrow_mut());
         record.trace(&trace);
         let outgoing = Outgoing {
@@ -275,25 +277,30 @@ impl Exchange<'_> {
     ) -> Result<(), Failure> {
         let upstream = attempt.upstream;
         let mut tried = Tried::none();
+        let mut last = None;
         loop {
             let picked = upstream.pick(&mut attempt.worker.rng.borrow_mut(), &tried);
             let Some((index, endpoint, _in_flight)) = picked else {
                 return Err(Failure::NoEndpoint);
             };
             record.endpoint(&endpoint);
-            let (failure, retry) = match attempt.run(&endpoint, body, reply, record).await {
+            // Where one idle connection had been closed, the others probably have been too.
+            let fresh = last == Some(Retry::Fresh);
+            let (failure, retry) = match attempt.run(&endpoint, fresh, (body, reply), record).await
+            {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
             let Some(reason) = retry.filter(|_| record.retries < attempt.limits.retries) else {
                 return Err(failure);
             };
-            if reason == attempt::Retry::Elsewhere {
+            if reason == Retry::Elsewhere {
                 tried.add(index);
                 if tried.len() >= upstream.endpoints() {
                     return Err(failure);
                 }
             }
+            last = Some(reason);
             record.retries += 1;
             upstream.cells.retries.add(reason.label());
         }

@@ -53,15 +53,21 @@ pub(crate) fn write(
                 forwarded.note(field.known, field.value, request.trusted);
                 continue;
             }
-            Known::Traceparent if request.trace.begun => continue,
+            Known::Traceparent | Known::Tracestate if request.trace.begun => continue,
             _ => write::field(out, field.name, field.value),
         }
     }
+    // RFC 9110 sections 7.8 and 10.1.4: both are for the next hop alone, and say so.
+    out.extend_from_slice(match (head.upgrade().is_some(), request.takes_trailers) {
+        (true, true) => b"Connection: Upgrade, TE\r\n".as_slice(),
+        (true, false) => b"Connection: Upgrade\r\n",
+        (false, true) => b"Connection: TE\r\n",
+        (false, false) => b"",
+    });
     if request.takes_trailers {
         out.extend_from_slice(b"TE: trailers\r\n");
     }
     if let Some(protocol) = head.upgrade() {
-        out.extend_from_slice(b"Connection: Upgrade\r\n");
         write::field(out, b"Upgrade", protocol);
     }
     if head.framing == Framing::Chunked && !head.extended_connect {

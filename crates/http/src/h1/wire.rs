@@ -42,6 +42,16 @@ macro_rules! each {
     };
 }
 
+impl Io {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Accepted(stream) => stream.io(),
+            Self::Connected(stream) => stream.io(),
+        }
+    }
+}
+
 impl AsyncRead for Io {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -150,6 +160,14 @@ impl Wire {
         Pin::new(&mut *self.io.borrow_mut()).poll_read(&mut cx, &mut room).is_pending()
     }
 
+    /// Ready when the other side has done something while nothing is read: `true` where it has reset the connection,
+    /// `false` where it has sent more or closed its side, after which a reset can no longer be seen from here.
+    pub(crate) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let io = self.io.borrow();
+        let mut byte = [0; 1];
+        io.tcp().poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(|peeked| peeked.is_err())
+    }
+
     /// Writes all of both, the first before the second. Dropped, a part may have been written.
     pub(crate) async fn write_all(&self, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
         while !first.is_empty() || !second.is_empty() {
@@ -182,12 +200,6 @@ impl Wire {
 
     /// Makes the close that follows a reset, so that nobody takes what was sent for complete.
     pub(crate) fn reset_on_close(&self) {
-        let io = self.io.borrow();
-        let stream = match &*io {
-            Io::Tcp(stream) => stream,
-            Io::Accepted(stream) => stream.io(),
-            Io::Connected(stream) => stream.io(),
-        };
-        let _ = stream.set_zero_linger();
+        let _ = self.io.borrow().tcp().set_zero_linger();
     }
 }

@@ -57,6 +57,7 @@ pub enum Known {
     Server,
     Te,
     Traceparent,
+    Tracestate,
     TransferEncoding,
     Upgrade,
     XForwardedFor,
@@ -64,6 +65,8 @@ pub enum Known {
     XForwardedProto,
     XProxy,
     XProxyInstance,
+    /// `X_Forwarded_For` and its like: what a CGI or WSGI server takes for a field that we set or check.
+    Lookalike,
 }
 
 impl Known {
@@ -76,7 +79,11 @@ impl Known {
             6 => &[("expect", Self::Expect), ("server", Self::Server)],
             7 => &[("upgrade", Self::Upgrade), ("x-proxy", Self::XProxy)],
             9 => &[("forwarded", Self::Forwarded)],
-            10 => &[("connection", Self::Connection), ("keep-alive", Self::KeepAlive)],
+            10 => &[
+                ("connection", Self::Connection),
+                ("keep-alive", Self::KeepAlive),
+                ("tracestate", Self::Tracestate),
+            ],
             11 => &[("traceparent", Self::Traceparent)],
             14 => {
                 &[("content-length", Self::ContentLength), ("http2-settings", Self::Http2Settings)]
@@ -95,14 +102,34 @@ impl Known {
             19 => &[("proxy-authorization", Self::ProxyAuthorization)],
             _ => &[],
         };
-        candidates
-            .iter()
-            .find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()))
-            .map_or(Self::Other, |(_, kind)| *kind)
+        let exact =
+            candidates.iter().find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));
+        match exact {
+            Some((_, kind)) => *kind,
+            None if candidates
+                .iter()
+                .any(|(known, kind)| kind.is_trusted() && looks_like(name, known)) =>
+            {
+                Self::Lookalike
+            }
+            None => Self::Other,
+        }
+    }
+
+    /// Whether servers act on what it says because a proxy is trusted to have set or checked it.
+    fn is_trusted(self) -> bool {
+        matches!(
+            self,
+            Self::ContentLength
+                | Self::TransferEncoding
+                | Self::XForwardedFor
+                | Self::XForwardedHost
+                | Self::XForwardedProto
+        )
     }
 
     /// Whether it belongs to one connection and never goes further (RFC 9110 section 7.6.1, and those that
-    /// RFC 2616 named beside it). `TE` and `Transfer-Encoding` among them: what goes on is written anew.
+    /// RFC 2616 named beside it), or must not because it would pass for one that we set. `TE` and `Transfer-Encoding` among them: what goes on is written anew.
     #[must_use]
     pub fn is_hop_by_hop(self) -> bool {
         matches!(
@@ -110,6 +137,7 @@ impl Known {
             Self::Connection
                 | Self::Http2Settings
                 | Self::KeepAlive
+                | Self::Lookalike
                 | Self::ProxyAuthenticate
                 | Self::ProxyAuthorization
                 | Self::ProxyConnection
@@ -118,6 +146,12 @@ impl Known {
                 | Self::Upgrade
         )
     }
+}
+
+/// The same name, but for underscores in place of dashes.
+fn looks_like(name: &[u8], known: &str) -> bool {
+    let same = |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-');
+    name.len() == known.len() && name.iter().zip(known.as_bytes()).all(same)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -258,7 +292,8 @@ impl Fields {
         let Self { text, entries } = self;
         for token in tokens(connection.of(text)) {
             for entry in entries.iter_mut() {
-                let removable = matches!(entry.known, Known::Other | Known::Traceparent);
+                let removable =
+                    matches!(entry.known, Known::Other | Known::Traceparent | Known::Tracestate);
                 if removable && entry.name.of(text).eq_ignore_ascii_case(token) {
                     entry.removed = true;
                 }
@@ -305,10 +340,13 @@ mod tests {
             ("Proxy-Authorization", "secret"),
             ("TE", "trailers"),
             ("Upgrade", "h2c"),
+            ("X_Forwarded_For", "6.6.6.6"),
+            ("content_length", "6"),
+            ("x_my_own", "1"),
         ] {
             fields.push(name.as_bytes(), value.as_bytes());
         }
         fields.remove_hop_by_hop();
-        assert_eq!(names(&fields), ["Host", "Content-Length", "X-Keep"]);
+        assert_eq!(names(&fields), ["Host", "Content-Length", "X-Keep", "x_my_own"]);
     }
 }

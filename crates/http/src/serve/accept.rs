@@ -29,13 +29,17 @@ const FULL_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Listening {
     close: oneshot::Sender<()>,
+    /// Completes when the socket is closed; that it does so with an error means nothing.
+    closed: oneshot::Receiver<()>,
 }
 
 impl Listening {
     /// Stops accepting: what has been queued by the kernel is still taken, then the socket closes, and connections
-    /// end after the request under way.
-    pub fn close(self) {
+    /// end after the request under way. What is returned completes when
+    /// that is done (with an error that means nothing): only then can the address be had again.
+    pub fn close(self) -> oneshot::Receiver<()> {
         let _ = self.close.send(());
+        self.closed
     }
 }
 
@@ -52,23 +56,24 @@ pub fn listen(
 ) -> io::Result<Listening> {
     let worker = Worker::on_this_thread(index, shared);
     let socket = TcpListener::from_std(socket)?;
-    let (close, closed) = oneshot::channel();
+    let (close, mut closing) = oneshot::channel();
+    let (has_closed, closed) = oneshot::channel::<()>();
     net::task::spawn_local("accept", async move {
-        let mut closed = closed;
         let mut kept = true;
         while kept {
             tokio::select! {
                 biased;
                 // An `Err` says that nobody can close it any more: it is served for ever.
-                Ok(()) = &mut closed => kept = false,
+                Ok(()) = &mut closing => kept = false,
                 result = socket.accept() => accepted(&worker, address, result).await,
             }
         }
         drain_queue(&worker, address, &socket).await;
         drop(socket);
         worker.close_connections(Some(address));
+        drop(has_closed);
     });
-    Ok(Listening { close })
+    Ok(Listening { close, closed })
 }
 
 /// Takes what the kernel had already queued, so that closing the socket does not reset it.
@@ -132,7 +137,9 @@ async fn connection(
 ) {
     let worker = &open.0;
     let local = worker.local();
-    let Some(index) = local.program.listener_at(address) else { return };
+    // One that the kernel had queued when its listener was removed is served as those that came before it.
+    let here = local.program.listener_at(address).map(|index| (local, index));
+    let Some((local, index)) = here.or_else(|| worker.last_with(address)) else { return };
     let Some((model, listener)) = local.program.listener(index) else { return };
     let cells = worker.shared.stats.listeners.cells(&model.name, worker.index);
     let client = Client::new(worker.clone(), peer, address, listener.scheme, cells);

@@ -3,7 +3,9 @@
 //! Between requests the connection holds no buffer. Whatever leaves it unclear where the next request begins closes
 //! it. Must not know rules or upstreams.
 
-use std::future::poll_fn;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use crate::h1::buffer::Buffer;
 use crate::h1::wire::{Io, Wire};
 use crate::h1::{ReadHeadError, read_head, write};
 use crate::head::{Fields, Framing, HeadError, RequestHead, ResponseHead, Version};
-use crate::stream::{BodyError, Sink};
+use crate::stream::{BodyError, Piece, Sink, Source};
 use crate::worker::Local;
 
 /// What an HTTP/2 client says first (RFC 9113 section 3.4).
@@ -204,15 +206,20 @@ impl Request<'_> {
         let mut output = Vec::with_capacity(512);
         let trailers = TrailerLimits { bytes: limits.head_bytes, fields: limits.head_fields };
         let mut body = BodyReader::new(self.wire, input, head.framing, trailers);
+        let read_whole = Cell::new(body.is_done());
+        let mut watched = Watched { body: &mut body, read_whole: &read_whole };
         let mut reply = H1Reply {
             writer: BodyWriter::new(self.wire, &mut output, Framing::None),
             version: head.version,
             close: &mut close,
             closing: self.client,
             begun: false,
+            read_whole: &read_whole,
         };
         let exchange = Exchange { client: self.client, timer: self.timer };
-        let ending = exchange.answer(program, &mut head, &mut body, &mut reply).await;
+        let watching = head.upgrade().is_none();
+        let answer = exchange.answer(program, &mut head, &mut watched, &mut reply);
+        let ending = self.unless_gone(answer, &read_whole, watching).await;
         let upgraded = head.upgrade().is_some() && !body.is_done();
         let whole = body.is_done();
         drop(body);
@@ -221,6 +228,33 @@ impl Request<'_> {
             Ending::Complete if close || !whole || upgraded => Next::Close,
             Ending::Complete => Next::Keep,
         }
+    }
+
+    /// Runs an exchange until it ends or the client has reset the connection. A client that has only said that it
+    /// will send nothing more (FIN) still gets its answer: on this protocol the two cannot be told apart before
+    /// something is sent to it.
+    async fn unless_gone(
+        &self,
+        answer: impl Future<Output = Ending>,
+        read_whole: &Cell<bool>,
+        mut watching: bool,
+    ) -> Ending {
+        let mut answer = pin!(answer);
+        poll_fn(|cx| {
+            if let Poll::Ready(ending) = answer.as_mut().poll(cx) {
+                return Poll::Ready(ending);
+            }
+            // Until then the body's reader notices.
+            if watching && read_whole.get() {
+                match self.wire.poll_reset(cx) {
+                    Poll::Ready(true) => return Poll::Ready(Ending::Broken),
+                    Poll::Ready(false) => watching = false,
+                    Poll::Pending => {}
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Answers what is no request, and closes: nobody knows where the next one would begin.
@@ -235,6 +269,7 @@ impl Request<'_> {
             close: &mut close,
             closing: self.client,
             begun: false,
+            read_whole: &Cell::new(true),
         };
         let signature = Signature { worker: &self.client.worker, identity: None };
         self.timer.set(LINGER);
@@ -253,6 +288,30 @@ impl From<ReadHeadError> for HeadError {
     }
 }
 
+/// A request's body that notes when it has been read to its end.
+struct Watched<'w, 'c> {
+    body: &'w mut BodyReader<'c>,
+    read_whole: &'w Cell<bool>,
+}
+
+impl Source for Watched<'_, '_> {
+    fn try_next(&mut self) -> Result<Option<Piece<'_>>, BodyError> {
+        let piece = self.body.try_next()?;
+        if matches!(piece, Some(Piece::End(_))) {
+            self.read_whole.set(true);
+        }
+        Ok(piece)
+    }
+
+    async fn wait(&mut self) -> Result<(), BodyError> {
+        self.body.wait().await
+    }
+
+    fn switch_to_raw(&mut self) {
+        self.body.switch_to_raw();
+    }
+}
+
 /// An answer on an HTTP/1 connection.
 struct H1Reply<'c> {
     writer: BodyWriter<'c>,
@@ -262,6 +321,8 @@ struct H1Reply<'c> {
     close: &'c mut bool,
     closing: &'c Client,
     begun: bool,
+    /// Nothing of the request's body is left on the connection.
+    read_whole: &'c Cell<bool>,
 }
 
 impl Reply for H1Reply<'_> {
@@ -278,7 +339,8 @@ impl Reply for H1Reply<'_> {
 
     fn begin(&mut self, head: &ResponseHead, signature: Signature<'_>) -> Result<(), BodyError> {
         self.begun = true;
-        *self.close |= self.closing.is_closing();
+        // RFC 9112 section 9.6: who will close says so, and an unread body leaves nothing else.
+        *self.close |= self.closing.is_closing() || !self.read_whole.get();
         let framing = match head.framing {
             Framing::Chunked | Framing::UntilClose if self.version < Version::Http11 => {
                 *self.close = true;

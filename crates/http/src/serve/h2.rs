@@ -58,8 +58,12 @@ pub(super) async fn serve(io: Io, input: Buffer, client: Client) {
         Ok(Err(_)) | Err(_) => return client.cells.refused.add("h2_error"),
     };
     let client = Rc::new(client);
+    let requests_left = match limits.requests_per_connection {
+        0 => u64::MAX,
+        limit => limit,
+    };
     let streams = Streams { client: client.clone(), open: Rc::default() };
-    drive(connection, &streams, &timer, timeouts.idle, &moved).await;
+    drive(connection, &streams, &timer, timeouts.idle, (&moved, requests_left)).await;
 }
 
 /// What the streams of a connection share.
@@ -68,13 +72,14 @@ struct Streams {
     open: Rc<Cell<usize>>,
 }
 
-/// Accepts streams until the client is gone, has been idle for too long, or the gateway wants to end.
+/// Accepts streams until the client is gone, has been idle for too long or has had its number of requests, or the
+/// gateway wants to end.
 async fn drive(
     mut connection: Connection<Prefixed, Bytes>,
     streams: &Streams,
     timer: &Timer,
     idle: Duration,
-    moved: &Moved,
+    (moved, mut requests_left): (&Moved, u64),
 ) {
     let client = &streams.client;
     let mut saying_goodbye = false;
@@ -87,7 +92,7 @@ async fn drive(
                 return accepted;
             }
             client.handle.wake_me(cx.waker());
-            if client.is_closing() && !saying_goodbye {
+            if (client.is_closing() || requests_left == 0) && !saying_goodbye {
                 saying_goodbye = true;
                 timer.set(GOODBYE);
                 connection.graceful_shutdown();
@@ -110,7 +115,10 @@ async fn drive(
             Poll::Pending
         });
         match accepted.await {
-            Some(Ok((request, respond))) => streams.start(request, respond),
+            Some(Ok((request, respond))) => {
+                requests_left = requests_left.saturating_sub(1);
+                streams.start(request, respond);
+            }
             Some(Err(error)) => {
                 if !error.is_io() {
                     client.cells.refused.add("h2_error");

@@ -44,7 +44,12 @@ pub(super) fn request_head(
     if lengths > 1 || (lengths > 0 && protocol.is_some()) {
         return Err(HeadError::Length);
     }
-    head.expects_continue = parts.headers.contains_key(http::header::EXPECT);
+    for expectation in parts.headers.get_all(http::header::EXPECT) {
+        if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+            return Err(HeadError::Expectation);
+        }
+        head.expects_continue = true;
+    }
     head.framing = if recv.is_end_stream() {
         Framing::None
     } else {

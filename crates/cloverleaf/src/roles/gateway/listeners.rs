@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::join_all;
 use http_proxy::{Listening, Shared};
 use model::{Listener, Snapshot};
 use net::listen::ListenError;
@@ -17,7 +19,12 @@ use tokio::sync::oneshot;
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     open: BTreeMap<SocketAddr, Open>,
+    /// Told to close, and not closed within [`CLOSES_WITHIN`].
+    closing: Vec<SocketAddr>,
 }
+
+/// How long a reload waits for the sockets that it removes, so that the next one can have their addresses again.
+const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Open {
@@ -41,6 +48,7 @@ impl Listeners {
     pub(super) fn open(&self, snapshot: &Snapshot, workers: usize) -> Result<Opened, ListenError> {
         let wanted: Vec<SocketAddr> = snapshot.listeners.iter().map(|l| l.address).collect();
         let mut ours: Vec<SocketAddr> = self.open.values().map(|open| open.actual).collect();
+        ours.extend(&self.closing);
         let mut new = Vec::new();
         for address in wanted.iter().filter(|address| !self.open.contains_key(address)) {
             let beside_own = ours.iter().any(|known| net::listen::overlap(*known, *address));
@@ -75,7 +83,10 @@ impl Listeners {
         for address in gone {
             if let Some(open) = self.open.remove(&address) {
                 tracing::info!(address = %open.actual, "no longer listening; connections drain");
-                open.on_workers.into_iter().for_each(Listening::close);
+                let closed = join_all(open.on_workers.into_iter().map(Listening::close));
+                if tokio::time::timeout(CLOSES_WITHIN, closed).await.is_err() {
+                    self.closing.push(open.actual);
+                }
             }
         }
         Ok(())
@@ -84,7 +95,8 @@ impl Listeners {
     /// Closes all.
     pub(super) fn close_all(&mut self) {
         for open in std::mem::take(&mut self.open).into_values() {
-            open.on_workers.into_iter().for_each(Listening::close);
+            // Nobody needs the address again: the end waits for connections, not for sockets.
+            open.on_workers.into_iter().map(Listening::close).for_each(drop);
         }
     }
 

@@ -75,10 +75,7 @@ fn listeners(stats: &Stats) -> Vec<Family> {
     for (name, help, kind, figure) in figures {
         let mut family = Family::new(name, help, kind);
         for (listener, cells) in &read {
-            family.push(
-                vec![("listener", listener.to_string())],
-                Value::Int(sum(cells, figure)),
-            );
+            family.push(vec![("listener", listener.to_string())], Value::Int(sum(cells, figure)));
         }
         families.push(family);
     }
