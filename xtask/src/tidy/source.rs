@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn lines_end_at_120_columns() {
-        let text = format!("//! X.\n// {}\n// {}\n", "é".repeat(107), "é".repeat(108));
+        let text = format!("//! X.\n// {}\n// {}\n", "é".repeat(117), "é".repeat(118));
         let found = check("a.rs", &text);
         assert_eq!((found.len(), found[0].line), (1, 3));
     }

@@ -406,6 +406,17 @@ fn a_log_that_cannot_be_opened_is_an_error_and_at_a_reload_a_warning() {
     gateway.expect_stderr("warning: accessLog: ", SOON);
 }
 
+fn assert_hidden(places: &[(&str, String)], hidden: &[String]) {
+    for (place, text) in places {
+        assert!(!text.is_empty() || *place == "stdout", "{place} is empty");
+        for secret in hidden {
+            if let Some(line) = text.lines().find(|line| line.contains(secret)) {
+                panic!("{place} shows {secret:?}: {line}");
+            }
+        }
+    }
+}
+
 #[test]
 fn secrets_are_never_shown() {
     let authority = Authority::new();
@@ -471,14 +482,7 @@ fn secrets_are_never_shown() {
     let mut hidden = vec!["s3cr3t".to_owned(), "c2VjcmV0".to_owned()];
     hidden.extend(key_lines(&front.key_pem));
     hidden.extend(key_lines(&back.key_pem));
-    for (place, text) in &places {
-        assert!(!text.is_empty() || *place == "stdout", "{place} is empty");
-        for secret in &hidden {
-            if let Some(line) = text.lines().find(|line| line.contains(secret)) {
-                panic!("{place} shows {secret:?}: {line}");
-            }
-        }
-    }
+    assert_hidden(&places, &hidden);
 }
 
 #[test]

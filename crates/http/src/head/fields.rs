@@ -129,7 +129,8 @@ impl Known {
     }
 
     /// Whether it belongs to one connection and never goes further (RFC 9110 section 7.6.1, and those that
-    /// RFC 2616 named beside it), or must not because it would pass for one that we set. `TE` and `Transfer-Encoding` among them: what goes on is written anew.
+    /// RFC 2616 named beside it), or must not because it would pass for one that we set. `TE` and
+    /// `Transfer-Encoding` among them: what goes on is written anew.
     #[must_use]
     pub fn is_hop_by_hop(self) -> bool {
         matches!(
