@@ -5,17 +5,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use model::Snapshot;
 use net::timer::Timer;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::h2_pipe::Pipe;
 use super::h2_stream::{H2Body, H2Reply, Out, request_head};
 use crate::client::Client;
 use crate::forward::{Ending, Exchange};
@@ -49,11 +49,10 @@ pub(super) async fn serve(io: Io, input: Buffer, client: Client) {
         .max_concurrent_reset_streams(RESET_STREAMS_MAX)
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
         .enable_connect_protocol();
-    let moved = Rc::new(Moved::default());
     let timer = Timer::new();
     timer.set(timeouts.head);
-    let io = Prefixed { prefix: input, io, moved: moved.clone() };
-    let connection = match timer.guard(builder.handshake::<_, Bytes>(io)).await {
+    let pipe = Pipe::new(io, input);
+    let connection = match timer.guard(builder.handshake::<_, Bytes>(pipe.clone())).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(_)) | Err(_) => return client.cells.refused.add("h2_error"),
     };
@@ -63,7 +62,8 @@ pub(super) async fn serve(io: Io, input: Buffer, client: Client) {
         limit => limit,
     };
     let streams = Streams { client: client.clone(), open: Rc::default() };
-    drive(connection, &streams, &timer, timeouts.idle, (&moved, requests_left)).await;
+    drive(connection, &pipe, &streams, &timer, (timeouts.idle, requests_left)).await;
+    streams.count(&pipe);
 }
 
 /// What the streams of a connection share.
@@ -75,11 +75,11 @@ struct Streams {
 /// Accepts streams until the client is gone, has been idle for too long or has had its number of requests, or the
 /// gateway wants to end.
 async fn drive(
-    mut connection: Connection<Prefixed, Bytes>,
+    mut connection: Connection<Pipe, Bytes>,
+    pipe: &Pipe,
     streams: &Streams,
     timer: &Timer,
-    idle: Duration,
-    (moved, mut requests_left): (&Moved, u64),
+    (idle, mut requests_left): (Duration, u64),
 ) {
     let client = &streams.client;
     let mut saying_goodbye = false;
@@ -87,10 +87,13 @@ async fn drive(
     loop {
         let accepted = poll_fn(|cx| {
             let accepted = connection.poll_accept(cx);
-            moved.count(client);
             if accepted.is_ready() {
                 return accepted;
             }
+            if let Poll::Ready(Err(_)) = pipe.poll_send(cx) {
+                return Poll::Ready(None);
+            }
+            streams.count(pipe);
             client.handle.wake_me(cx.waker());
             if (client.is_closing() || requests_left == 0) && !saying_goodbye {
                 saying_goodbye = true;
@@ -102,6 +105,9 @@ async fn drive(
             if open != was_open {
                 was_open = open;
                 timer.set(if saying_goodbye { GOODBYE } else { idle });
+            }
+            if open == 0 {
+                pipe.rest();
             }
             if open == 0 && timer.poll_expired(cx).is_ready() {
                 if saying_goodbye {
@@ -132,6 +138,12 @@ async fn drive(
 }
 
 impl Streams {
+    fn count(&self, pipe: &Pipe) {
+        let (received, sent) = pipe.take_moved();
+        self.client.cells.received.add(received);
+        self.client.cells.sent.add(sent);
+    }
+
     fn start(&self, request: http::Request<h2::RecvStream>, respond: SendResponse<Bytes>) {
         let Some(program) = self.client.program() else { return };
         let open = Open::new(self.open.clone(), self.client.clone());
@@ -191,81 +203,5 @@ async fn stream(
     .await;
     if ending == Some(Ending::Broken) {
         out.borrow_mut().break_off();
-    }
-}
-
-/// Bytes that have gone over a connection, until they are counted.
-#[derive(Debug, Default)]
-struct Moved {
-    received: Cell<u64>,
-    sent: Cell<u64>,
-}
-
-impl Moved {
-    fn count(&self, client: &Client) {
-        client.cells.received.add(self.received.take());
-        client.cells.sent.add(self.sent.take());
-    }
-}
-
-/// A connection with the bytes that were read of it while it was not known what they are.
-struct Prefixed {
-    prefix: Buffer,
-    io: Io,
-    moved: Rc<Moved>,
-}
-
-impl AsyncRead for Prefixed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let before = buf.filled().len();
-        if self.prefix.is_empty() {
-            std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        } else {
-            let count = self.prefix.len().min(buf.remaining());
-            buf.put_slice(self.prefix.filled().get(..count).unwrap_or_default());
-            self.prefix.consume(count);
-            self.prefix.release();
-        }
-        let count = (buf.filled().len() - before) as u64;
-        self.moved.received.set(self.moved.received.get() + count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Prefixed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        let count = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
-        self.moved.sent.set(self.moved.sent.get() + count as u64);
-        Poll::Ready(Ok(count))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        let count = std::task::ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
-        self.moved.sent.set(self.moved.sent.get() + count as u64);
-        Poll::Ready(Ok(count))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -7,6 +7,7 @@
 mod accept;
 mod h1;
 mod h2;
+mod h2_pipe;
 mod h2_stream;
 
 pub use accept::{Listening, listen};
