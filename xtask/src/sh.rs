@@ -4,6 +4,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +22,14 @@ pub(crate) fn tools() -> PathBuf {
 /// `cargo` at the top of the repository.
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(crate::env::cargo());
+    command.args(args).current_dir(root());
+    command
+}
+
+/// Cargo under a bound: what hangs is ended and fails, instead of holding the run for ever.
+pub(crate) fn cargo_within(limit: Duration, args: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.arg("--kill-after=10").arg(limit.as_secs().to_string()).arg(crate::env::cargo());
     command.args(args).current_dir(root());
     command
 }

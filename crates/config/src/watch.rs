@@ -10,10 +10,11 @@ mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -24,6 +25,8 @@ use survey::{Content, Survey};
 pub const WATCHED_FILES_MAX: usize = 10_000;
 /// Quiet time after an event before the files are looked at: a writer mostly makes several.
 const SETTLE: Duration = Duration::from_millis(20);
+/// The same after a rename or the close of a written file, which come last.
+const SETTLE_COMPLETE: Duration = Duration::from_millis(5);
 /// The longest time that events may put off a look.
 const SETTLE_MAX: Duration = Duration::from_millis(60);
 /// Between looks without an event.
@@ -64,6 +67,8 @@ struct Events {
     watcher: RecommendedWatcher,
     /// One permit however many events: the queue cannot grow.
     stirred: Arc<Notify>,
+    /// Whether the last event was one that comes when a writer is done.
+    complete: Arc<AtomicBool>,
     /// The paths whose events count.
     names: Arc<Mutex<BTreeSet<PathBuf>>>,
     /// What is watched, as in [`Survey::directories`].
@@ -150,7 +155,7 @@ impl Watcher {
 
     /// Returns when the content of a watched file is another than when this last returned (or when the
     /// watching of it began): also when a file goes or comes. With notifications that is some 20 ms after a
-    /// write, and at the latest about 60 ms after it while events go on.
+    /// write (5 ms after a rename or a close), and at the latest about 60 ms after it while events go on.
     ///
     /// A file that is written in place may be seen half written; the rest of the writing is announced again.
     ///
@@ -182,7 +187,9 @@ impl Watcher {
         let latest = self.stirred.map_or_else(Instant::now, |first| first + SETTLE_MAX);
         loop {
             let stirred = self.events.as_ref().map(|events| events.stirred.clone());
-            let quiet = (Instant::now() + SETTLE).min(latest);
+            let complete = self.events.as_ref().is_some_and(|events| events.complete.load(Relaxed));
+            let settle = if complete { SETTLE_COMPLETE } else { SETTLE };
+            let quiet = (Instant::now() + settle).min(latest);
             tokio::select! {
                 biased;
                 () = sleep_until(quiet) => return,
@@ -221,18 +228,20 @@ async fn stirring(stirred: Option<&Notify>) {
 impl Events {
     fn new() -> notify::Result<Self> {
         let stirred = Arc::new(Notify::new());
+        let complete = Arc::new(AtomicBool::new(false));
         let names: Arc<Mutex<BTreeSet<PathBuf>>> = Arc::default();
         let handler = {
-            let (stirred, names) = (stirred.clone(), names.clone());
+            let (stirred, complete, names) = (stirred.clone(), complete.clone(), names.clone());
             move |event: notify::Result<notify::Event>| {
                 let names = names.lock().unwrap_or_else(PoisonError::into_inner);
-                if event.map_or(true, |event| matters(&event, &names)) {
+                if event.as_ref().map_or(true, |event| matters(event, &names)) {
+                    complete.store(event.is_ok_and(|event| completes(&event)), Relaxed);
                     stirred.notify_one();
                 }
             }
         };
         let watcher = notify::recommended_watcher(handler)?;
-        Ok(Self { watcher, stirred, names, directories: BTreeMap::new() })
+        Ok(Self { watcher, stirred, complete, names, directories: BTreeMap::new() })
     }
 
     /// Watches the directories of a survey and no others. Whether that changed anything: then files may
@@ -275,6 +284,15 @@ impl Events {
             }
         }
     }
+}
+
+/// Whether an event comes when a writer is done: a rename, or the close of a file that was written.
+fn completes(event: &notify::Event) -> bool {
+    matches!(
+        event.kind,
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(_))
+    )
 }
 
 /// Whether an event can mean another content: not that a file was opened or read (we do that ourselves),

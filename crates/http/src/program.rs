@@ -116,6 +116,12 @@ impl Program {
         self.identity.as_ref()
     }
 
+    /// How many rules there are, over all listeners.
+    pub(crate) fn rules(&self) -> usize {
+        let scopes = self.snapshot.listeners.iter().flat_map(|l| &l.scopes);
+        scopes.map(|scope| scope.rules.rules.len()).sum()
+    }
+
     /// The router of a listener, for `explain`.
     #[must_use]
     pub fn router(&self, listener: usize) -> Option<&Router> {

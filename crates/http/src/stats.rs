@@ -3,13 +3,13 @@
 //! A cell has a single writer, so counting is a load and a store without a locked instruction. A [`Family`] hands
 //! each worker its own cells for a key and sums them when read. Must not know any exposition format.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use model::Name;
+use rustc_hash::FxHashMap;
 
 /// Upper bounds of the latency histogram's buckets in microseconds; a last bucket has no bound.
 pub const LATENCY_BOUNDS_MICROS: [u64; 16] = [
@@ -196,11 +196,11 @@ pub struct EndpointCells {
 
 /// The cells of all workers for each key.
 #[derive(Debug)]
-pub struct Family<K, C>(Mutex<HashMap<K, Vec<Option<Arc<C>>>>>);
+pub struct Family<K, C>(Mutex<FxHashMap<K, Vec<Option<Arc<C>>>>>);
 
 impl<K, C> Default for Family<K, C> {
     fn default() -> Self {
-        Self(Mutex::new(HashMap::new()))
+        Self(Mutex::new(FxHashMap::default()))
     }
 }
 
@@ -226,6 +226,13 @@ impl<K: Hash + Eq + Clone, C: Default> Family<K, C> {
             .iter()
             .map(|(k, cells)| (k.clone(), cells.iter().flatten().cloned().collect()))
             .collect()
+    }
+
+    /// Makes room for that many keys, so that no worker has to wait while the table grows.
+    pub(crate) fn reserve(&self, keys: usize) {
+        let mut families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let more = keys.saturating_sub(families.len());
+        families.reserve(more);
     }
 
     /// Forgets keys, so that changes of configuration do not make the process grow for ever.

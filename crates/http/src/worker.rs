@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use balance::{Rng, WeightedChoice};
 use model::{Name, UpstreamId};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::access_log::AccessLog;
 use crate::forward::upstream::Upstream;
@@ -44,12 +44,14 @@ impl Shared {
     #[must_use]
     pub fn new(program: Program) -> Arc<Self> {
         let generation = AtomicU64::new(program.generation);
+        let stats = Stats::default();
+        stats.requests.reserve(program.rules());
         Arc::new(Self {
             program: ArcSwap::from_pointee(program),
             generation,
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
-            stats: Stats::default(),
+            stats,
             dialer: net::dial::Dialer::default(),
             access_log: ArcSwap::from_pointee(None),
         })
@@ -68,6 +70,7 @@ impl Shared {
     pub fn publish(&self, program: Program) -> Arc<Program> {
         let generation = program.generation;
         let names = Names::of(&program);
+        self.stats.requests.reserve(program.rules());
         let old = self.program.swap(Arc::new(program));
         self.generation.store(generation, Ordering::Release);
         self.stats.requests.retain(|key| names.has(key));
@@ -121,9 +124,9 @@ impl Shared {
 
 /// The names that a program has.
 struct Names {
-    listeners: std::collections::HashSet<Name>,
-    upstreams: std::collections::HashSet<Name>,
-    rules: std::collections::HashSet<Name>,
+    listeners: FxHashSet<Name>,
+    upstreams: FxHashSet<Name>,
+    rules: FxHashSet<Name>,
 }
 
 impl Names {
@@ -138,9 +141,7 @@ impl Names {
     }
 
     fn has(&self, key: &RequestKey) -> bool {
-        let known = |set: &std::collections::HashSet<Name>, name: &Name| {
-            &**name == "-" || set.contains(name)
-        };
+        let known = |set: &FxHashSet<Name>, name: &Name| &**name == "-" || set.contains(name);
         self.listeners.contains(&key.listener)
             && known(&self.rules, &key.rule)
             && known(&self.upstreams, &key.upstream)
@@ -342,7 +343,7 @@ async fn sweep(worker: Weak<Worker>) {
 pub(crate) struct Local {
     pub(crate) program: Arc<Program>,
     upstreams: Vec<OnceCell<Rc<Upstream>>>,
-    names: rustc_hash::FxHashSet<Name>,
+    names: FxHashSet<Name>,
     cells: RefCell<FxHashMap<CellKey, Arc<RequestCells>>>,
     choices: RefCell<FxHashMap<(usize, usize, usize), WeightedChoice>>,
 }
@@ -354,11 +355,13 @@ impl Local {
     fn new(program: Arc<Program>) -> Self {
         let count = program.snapshot.upstreams.len();
         let names = program.snapshot.upstreams.iter().map(|u| u.name.clone()).collect();
+        // Grown at once: growing it later, entry by entry, would make requests wait.
+        let cells = FxHashMap::with_capacity_and_hasher(program.rules(), rustc_hash::FxBuildHasher);
         Self {
             program,
             upstreams: (0..count).map(|_| OnceCell::new()).collect(),
             names,
-            cells: RefCell::default(),
+            cells: RefCell::new(cells),
             choices: RefCell::default(),
         }
     }

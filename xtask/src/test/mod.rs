@@ -129,7 +129,10 @@ fn one(result: Result<()>) -> Result<Tally> {
 
 /// Unit, integration and documentation tests of every crate, counted from what libtest prints.
 fn workspace_tests() -> Result<Tally> {
-    let mut command = sh::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    /// All tests together take about a minute once they are built; building is a part of its own.
+    const LIMIT: Duration = Duration::from_secs(30 * 60);
+    let mut command =
+        sh::cargo_within(LIMIT, &["test", "--workspace", "--locked", "--no-fail-fast"]);
     match tools::h2spec() {
         Ok(file) => _ = command.env("H2SPEC", file),
         // With CI=true the test that needs it fails by itself; elsewhere it says that it was left out.
