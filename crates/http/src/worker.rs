@@ -76,7 +76,7 @@ impl Shared {
         self.stats.requests.retain(|key| names.has(key));
         self.stats.listeners.retain(|name| names.listeners.contains(name));
         self.stats.upstreams.retain(|name| names.upstreams.contains(name));
-        self.stats.endpoints.retain(|(upstream, _)| names.upstreams.contains(upstream));
+        self.stats.endpoints.retain(|endpoint| names.endpoints.contains(endpoint));
         old
     }
 
@@ -126,6 +126,7 @@ impl Shared {
 struct Names {
     listeners: FxHashSet<Name>,
     upstreams: FxHashSet<Name>,
+    endpoints: FxHashSet<(Name, Name)>,
     rules: FxHashSet<Name>,
 }
 
@@ -136,6 +137,13 @@ impl Names {
         Self {
             listeners: snapshot.listeners.iter().map(|l| l.name.clone()).collect(),
             upstreams: snapshot.upstreams.iter().map(|u| u.name.clone()).collect(),
+            endpoints: snapshot
+                .upstreams
+                .iter()
+                .flat_map(|u| {
+                    u.endpoints.iter().map(|e| (u.name.clone(), e.target.to_string().into()))
+                })
+                .collect(),
             rules: scopes.flat_map(|s| &s.rules.rules).map(|r| r.name.clone()).collect(),
         }
     }

@@ -524,6 +524,43 @@ fn an_upgrade_over_http2_brings_no_length() {
     assert!(outcome != Outcome::Closed, "{outcome:?}");
 }
 
+/// `:protocol` becomes `Upgrade`: nothing may ride on it.
+#[test]
+fn an_upgrade_over_http2_names_one_protocol_and_nothing_else() {
+    let upstream = Upstream::answering(ok("no upgrade"));
+    let gateway = in_front_of(&upstream);
+    for protocol in [
+        "x\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\nX: y",
+        "x\r\nX-Injected: y",
+        "x\ny",
+        "a, b",
+        "a b",
+        "h2c",
+        "H2C",
+        "",
+    ] {
+        let mut client = Raw::connect(gateway.address());
+        let mut fields = frames::request("CONNECT", "/ws");
+        fields.insert(1, (":protocol", protocol));
+        client.headers(1, &fields, false);
+        let outcome = client.outcome(1);
+        assert!(outcome != Outcome::Status(200), "{protocol:?}: {outcome:?}");
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
+/// An endpoint that does not upgrade has not opened a tunnel, whatever it says.
+#[test]
+fn an_upgrade_over_http2_that_is_not_one_is_no_success() {
+    let upstream = Upstream::answering(ok("no upgrade"));
+    let gateway = in_front_of(&upstream);
+    let mut client = Raw::connect(gateway.address());
+    let mut fields = frames::request("CONNECT", "/ws");
+    fields.insert(1, (":protocol", "websocket"));
+    client.headers(1, &fields, false);
+    assert_eq!(client.outcome(1), Outcome::Status(502));
+}
+
 /// Whatever the method: some servers ignore the bodies of these.
 #[test]
 fn a_body_that_looks_like_a_request_stays_a_body() {

@@ -241,19 +241,15 @@ impl Attempt<'_> {
         reply: &mut R,
     ) -> Result<(), Failure> {
         let head = self.outgoing.head;
-        for _ in 0..=INTERIM_MAX {
-            let len =
-                read_head(wire, input, self.limits.head_bytes).await.map_err(
-                    |error| match error {
-                        ReadHeadError::Head(_) => Failure::Garbage,
-                        ReadHeadError::Closed => {
-                            Failure::Closed(std::io::ErrorKind::UnexpectedEof.into())
-                        }
-                        // A part of a head came: the endpoint did act on the request.
-                        ReadHeadError::Io(_) if !input.is_empty() => Failure::Garbage,
-                        ReadHeadError::Io(error) => Failure::Closed(error),
-                    },
-                )?;
+        for before in 0..=INTERIM_MAX {
+            let read = read_head(wire, input, self.limits.head_bytes).await;
+            let len = read.map_err(|error| match error {
+                ReadHeadError::Head(_) => Failure::Garbage,
+                // A part of an answer came: the endpoint did act on the request.
+                _ if before > 0 || !input.is_empty() => Failure::Garbage,
+                ReadHeadError::Closed => Failure::Closed(std::io::ErrorKind::UnexpectedEof.into()),
+                ReadHeadError::Io(error) => Failure::Closed(error),
+            })?;
             let text = input.filled().get(..len).unwrap_or_default();
             let parsed = response.parse(text, self.limits.head_fields, head.is_head());
             input.consume(len);
@@ -261,11 +257,16 @@ impl Attempt<'_> {
             if response.status == 101 && head.upgrade().is_none() {
                 return Err(Failure::Garbage);
             }
+            // RFC 8441 section 5: to the client a 2xx would say that the tunnel is open.
+            if head.extended_connect && (200..300).contains(&response.status) {
+                return Err(Failure::Garbage);
+            }
             if !response.is_interim() {
                 return Ok(());
             }
             if response.status != 100 || head.expects_continue {
                 response.fields.remove_hop_by_hop();
+                response.fields.remove(Known::ContentLength);
                 reply.interim(response).await.map_err(Failure::ClientGone)?;
             }
         }

@@ -103,6 +103,8 @@ impl Exchange<'_> {
             identity: program.identity().cloned(),
         };
         drop(local);
+        // An answer of our own waits for the client as well.
+        self.timer.set(terms.timeouts.stream_idle);
         let failure = match decision {
             Decision::Own(own) => return self.answer_own(own, head, reply, &mut record).await,
             Decision::Fail(failure) => failure,

@@ -265,10 +265,22 @@ impl RequestHead {
         Ok(head)
     }
 
-    /// Says that the request wants another protocol (extended CONNECT).
-    pub(crate) fn set_extended_connect(&mut self, protocol: &[u8]) {
+    /// Says that the request wants another protocol (extended CONNECT). The name comes as the client sent it: the
+    /// HTTP/2 library checks only that it is text, and on HTTP/1 it becomes a field.
+    pub(crate) fn set_extended_connect(&mut self, protocol: &[u8]) -> Result<(), HeadError> {
+        const PROTOCOL_BYTES_MAX: usize = 64;
+        let token = |b: &u8| {
+            b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'!' | b'/')
+        };
+        let fine = (1..=PROTOCOL_BYTES_MAX).contains(&protocol.len())
+            && protocol.iter().all(token)
+            && !protocol.eq_ignore_ascii_case(b"h2c");
+        if !fine {
+            return Err(HeadError::Field);
+        }
         self.upgrade = self.fields.keep(protocol);
         self.extended_connect = true;
+        Ok(())
     }
 }
 

@@ -61,13 +61,21 @@ pub fn listen(
     net::task::spawn_local("accept", async move {
         let mut kept = true;
         while kept {
+            let full = is_full(&worker);
             tokio::select! {
                 biased;
                 // An `Err` says that nobody can close it any more: it is served for ever.
                 Ok(()) = &mut closing => kept = false,
-                result = socket.accept() => accepted(&worker, address, result).await,
+                () = tokio::time::sleep(FULL_PAUSE), if full => {}
+                result = socket.accept(), if !full => {
+                    if !accepted(&worker, address, result) {
+                        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    }
+                }
             }
         }
+        // Idle connections first: they may be what the limit is reached by.
+        worker.close_connections(Some(address));
         drain_queue(&worker, address, &socket).await;
         drop(socket);
         worker.close_connections(Some(address));
@@ -76,39 +84,42 @@ pub fn listen(
     Ok(Listening { close, closed })
 }
 
-/// Takes what the kernel had already queued, so that closing the socket does not reset it.
+fn is_full(worker: &Worker) -> bool {
+    worker.shared.open_connections() >= worker.local().program.snapshot.limits.connections
+}
+
+/// Takes what the kernel had already queued, so that closing the socket does not reset it. The limit of connections
+/// may be passed by that much, once.
 async fn drain_queue(worker: &Rc<Worker>, address: SocketAddr, socket: &TcpListener) {
     const QUEUED_MAX: usize = 4096;
     for _ in 0..QUEUED_MAX {
-        match tokio::time::timeout(Duration::ZERO, socket.accept()).await {
-            Ok(result) => accepted(worker, address, result).await,
-            Err(_) => return,
+        let queued = tokio::time::timeout(Duration::ZERO, socket.accept()).await;
+        let Ok(result) = queued else { return };
+        if !accepted(worker, address, result) {
+            return;
         }
     }
 }
 
-async fn accepted(
+/// Starts a connection's task. `false` where the process has no room for more of them.
+fn accepted(
     worker: &Rc<Worker>,
     address: SocketAddr,
     result: io::Result<(TcpStream, SocketAddr)>,
-) {
+) -> bool {
     let (stream, peer) = match result {
         Ok(accepted) => accepted,
+        // It concerns one connection that is gone; anything else is exhaustion.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return true,
         Err(error) => {
-            // ECONNABORTED and its like concern one connection that is gone; anything else is exhaustion.
-            if error.kind() != io::ErrorKind::ConnectionAborted {
-                tracing::warn!(%error, %address, "accepting a connection");
-                tokio::time::sleep(EXHAUSTED_PAUSE).await;
-            }
-            return;
+            tracing::warn!(%error, %address, "accepting a connection");
+            return false;
         }
     };
     // Counted here and not by its task, which runs later: a burst must not get past the limit.
     let open = OpenConnection::count(worker);
     net::task::spawn_local("connection", connection(open, address, stream, peer));
-    while worker.shared.open_connections() >= worker.local().program.snapshot.limits.connections {
-        tokio::time::sleep(FULL_PAUSE).await;
-    }
+    true
 }
 
 /// Counts a connection against the limit of connections until dropped.

@@ -93,7 +93,8 @@ async fn drive(
             if let Poll::Ready(Err(_)) = pipe.poll_send(cx) {
                 return Poll::Ready(None);
             }
-            streams.count(pipe);
+            // What ended streams have left behind may take a slow client a while; answers to its pings do not count.
+            let sending = streams.count(pipe) && connection.has_streams();
             client.handle.wake_me(cx.waker());
             if (client.is_closing() || requests_left == 0) && !saying_goodbye {
                 saying_goodbye = true;
@@ -102,7 +103,7 @@ async fn drive(
                 cx.waker().wake_by_ref();
             }
             let open = streams.open.get();
-            if open != was_open {
+            if open != was_open || sending {
                 was_open = open;
                 timer.set(if saying_goodbye { GOODBYE } else { idle });
             }
@@ -138,10 +139,12 @@ async fn drive(
 }
 
 impl Streams {
-    fn count(&self, pipe: &Pipe) {
+    /// Counts what has moved; whether anything was sent.
+    fn count(&self, pipe: &Pipe) -> bool {
         let (received, sent) = pipe.take_moved();
         self.client.cells.received.add(received);
         self.client.cells.sent.add(sent);
+        sent > 0
     }
 
     fn start(&self, request: http::Request<h2::RecvStream>, respond: SendResponse<Bytes>) {

@@ -64,7 +64,7 @@ pub(super) fn request_head(
     };
     if let Some(protocol) = protocol {
         head.framing = Framing::None;
-        head.set_extended_connect(protocol.as_str().as_bytes());
+        head.set_extended_connect(protocol.as_str().as_bytes())?;
         if protocol.as_str().eq_ignore_ascii_case("websocket") {
             // RFC 8441 section 5 leaves it out; RFC 6455 wants it.
             head.fields.push(b"Sec-WebSocket-Key", &websocket_key(&mut rng.borrow_mut()));
