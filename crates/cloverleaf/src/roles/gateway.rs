@@ -112,7 +112,7 @@ async fn serve(
     reload::open_access_log(&shared)?;
     let (stop, stopped) = watch::channel(false);
     start_echo(&config, stopped.clone())?;
-    let provider = Provider::new(shared.clone(), &source, &config, found);
+    let provider = Provider::new(shared.clone(), &source, found);
     start_admin(config.admin, provider.clone(), stopped)?;
     let mut listeners = Listeners::default();
     let opened = listeners.open(&config.snapshot, workers.count())?;

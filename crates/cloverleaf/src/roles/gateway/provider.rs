@@ -12,7 +12,6 @@ use admin::metrics::Family;
 use admin::state::{
     ByClass, ConfigState, EndpointState, Latency, ListenerState, RuleState, State, UpstreamState,
 };
-use config::Config;
 use http_proxy::stats::{self, ListenerCells, RequestCells};
 use http_proxy::{Program, Shared};
 use model::{Diagnostics, Name};
@@ -32,12 +31,7 @@ pub(super) struct Provider {
 }
 
 impl Provider {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        source: &Source,
-        _config: &Config,
-        found: Diagnostics,
-    ) -> Arc<Self> {
+    pub(super) fn new(shared: Arc<Shared>, source: &Source, found: Diagnostics) -> Arc<Self> {
         let mut state = ConfigState {
             source: source.path.display().to_string(),
             valid: true,
