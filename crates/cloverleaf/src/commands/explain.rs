@@ -172,7 +172,7 @@ impl<'a> Answer<'a> {
                     String::from_utf8_lossy(&strip_match(request.path.as_bytes(), &rule.path))
                         .into_owned();
                 let cleans = snapshot.manners.redirect_unclean_paths;
-                Some(rest.as_str()).filter(|_| cleans).and_then(clean_path).unwrap_or(rest)
+                cleans.then(|| clean_path(rest.as_bytes())).flatten().unwrap_or(rest)
             }
             _ => request.path.clone(),
         };
@@ -268,7 +268,7 @@ fn own_answer(snapshot: &Snapshot, request: &Request, query: &str) -> Option<(u1
         }
         _ => {}
     }
-    let clean = clean_path(&request.path).filter(|_| manners.redirect_unclean_paths)?;
+    let clean = clean_path(request.path.as_bytes()).filter(|_| manners.redirect_unclean_paths)?;
     Some((307, format!("a redirect to {clean}{query}")))
 }
 

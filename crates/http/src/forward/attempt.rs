@@ -104,9 +104,14 @@ impl Attempt<'_> {
         );
         let phase = Cell::new(Phase::Sending);
         let sending = self.progress();
-        let exchange = self.exchange(&mut connection, body, reply, record, (&phase, &sending));
         self.timer.set(self.stream_idle);
-        let outcome = match self.timer.guard(exchange).await {
+        let ended = {
+            // Pinned here and lent: handed on by value it would stand in this task twice.
+            let exchange =
+                pin!(self.exchange(&mut connection, body, reply, record, (&phase, &sending)));
+            self.timer.guard(exchange).await
+        };
+        let outcome = match ended {
             Ok(outcome) => outcome,
             Err(_) => Err(match phase.get() {
                 Phase::Sending if sending.waiting_for() == End::Source => Failure::Stalled,

@@ -188,7 +188,7 @@ impl Exchange<'_> {
             return Decision::Fail(Failure::BadRequest("400: the host is malformed"));
         };
         let clean = program.snapshot.manners.redirect_unclean_paths;
-        if clean && let Some(clean) = std::str::from_utf8(path).ok().and_then(clean_path) {
+        if clean && let Some(clean) = clean_path(path) {
             return Decision::Own(redirect(clean, head));
         }
         let mut scratch = Vec::new();
@@ -337,8 +337,7 @@ fn rewritten(head: &RequestHead, rule: &model::Rule, clean: bool) -> Vec<u8> {
         PathRewrite::Keep => target.to_vec(),
         PathRewrite::StripMatch => {
             let mut changed = strip_match(path, &rule.path).into_owned();
-            let cleaned = std::str::from_utf8(&changed).ok().filter(|_| clean).and_then(clean_path);
-            if let Some(cleaned) = cleaned {
+            if let Some(cleaned) = clean.then(|| clean_path(&changed)).flatten() {
                 changed = cleaned.into_bytes();
             }
             changed.extend_from_slice(target.get(path.len()..).unwrap_or_default());

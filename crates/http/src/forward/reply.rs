@@ -89,23 +89,26 @@ impl OwnAnswer {
     }
 }
 
-/// Hands every field of an answer to `put`: the upstream's, as far as they go further, and the gateway's.
-pub(crate) fn response_fields(
+/// Whether a field of an answer goes further.
+pub(crate) fn goes_on(head: &ResponseHead, field: Known, signature: Signature<'_>) -> bool {
+    match field {
+        Known::XProxy | Known::XProxyInstance => signature.identity.is_none(),
+        // RFC 9110 section 8.6: none in 204 and 1xx.
+        Known::ContentLength => head.status != 204 && head.status >= 200,
+        _ => true,
+    }
+}
+
+/// Hands the gateway's own fields of an answer to `put`.
+pub(crate) fn own_fields(
     head: &ResponseHead,
     signature: Signature<'_>,
     mut put: impl FnMut(&[u8], &[u8]),
 ) {
     let (mut dated, mut named) = (false, false);
     for field in head.fields.iter() {
-        match field.known {
-            Known::XProxy | Known::XProxyInstance if signature.identity.is_some() => continue,
-            // RFC 9110 section 8.6: none in 204 and 1xx.
-            Known::ContentLength if head.status == 204 || head.status < 200 => continue,
-            Known::Date => dated = true,
-            Known::Server => named = true,
-            _ => {}
-        }
-        put(field.name, field.value);
+        dated |= field.known == Known::Date;
+        named |= field.known == Known::Server;
     }
     let is_final = head.status >= 200;
     if is_final && !dated {

@@ -43,20 +43,18 @@ pub(crate) fn write(
     };
     write::field(out, b"Host", host);
     let mut forwarded = Received::default();
-    for field in head.fields.iter() {
-        match field.known {
-            Known::Host => continue,
-            Known::XForwardedFor
-            | Known::XForwardedHost
-            | Known::XForwardedProto
-            | Known::Forwarded => {
-                forwarded.note(field.known, field.value, request.trusted);
-                continue;
-            }
-            Known::Traceparent | Known::Tracestate if request.trace.begun => continue,
-            _ => write::field(out, field.name, field.value),
+    write::fields(out, &head.fields, |field| match field.known {
+        Known::Host => false,
+        Known::XForwardedFor
+        | Known::XForwardedHost
+        | Known::XForwardedProto
+        | Known::Forwarded => {
+            forwarded.note(field.known, field.value, request.trusted);
+            false
         }
-    }
+        Known::Traceparent | Known::Tracestate => !request.trace.begun,
+        _ => true,
+    });
     // RFC 9110 sections 7.8 and 10.1.4: both are for the next hop alone, and say so.
     out.extend_from_slice(match (head.upgrade().is_some(), request.takes_trailers) {
         (true, true) => b"Connection: Upgrade, TE\r\n".as_slice(),

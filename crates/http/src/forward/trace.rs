@@ -39,19 +39,35 @@ impl TraceParent {
 }
 
 fn begin(rng: &mut Rng) -> [u8; VALUE_BYTES] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
     // Neither id may be all zeroes.
-    let words = [rng.next_u64() | 1, rng.next_u64(), rng.next_u64() | 1];
-    let places = (3..19).chain(19..35).chain(36..52);
-    for (place, digit) in
-        places.zip(words.iter().flat_map(|w| (0..16).map(move |i| (w >> (i * 4)) & 15)))
-    {
-        if let (Some(to), Some(from)) = (value.get_mut(place), DIGITS.get(digit as usize)) {
-            *to = *from;
+    let words = [(3, rng.next_u64() | 1), (19, rng.next_u64()), (36, rng.next_u64() | 1)];
+    for (place, word) in words {
+        if let Some(digits) = value.get_mut(place..place + 16) {
+            digits.copy_from_slice(&hexadecimal(word));
         }
     }
     value
+}
+
+/// Sixteen hexadecimal digits, all at once.
+fn hexadecimal(word: u64) -> [u8; 16] {
+    const LOW_NIBBLES: u128 = 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f;
+    const ONES: u128 = 0x0101_0101_0101_0101_0101_0101_0101_0101;
+    // Each byte's two digits into a byte of their own, by halves.
+    let mut spread = u128::from(word);
+    for (shift, mask) in [
+        (32, 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff),
+        (16, 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff),
+        (8, 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff),
+        (4, LOW_NIBBLES),
+    ] {
+        spread = (spread | (spread << shift)) & mask;
+    }
+    // 1 in each byte whose digit is a letter.
+    let letters = ((spread + ONES * 6) >> 4) & ONES;
+    let digits = spread + ONES * u128::from(b'0') + letters * u128::from(b'a' - b'9' - 1);
+    digits.to_be_bytes()
 }
 
 /// Whether a value is one of version 00, or of a later version that begins like it (section 4.3).
@@ -91,6 +107,13 @@ mod tests {
             let trace = TraceParent::of(None, &mut rng);
             assert!(trace.begun && is_valid(trace.as_bytes()));
             assert!(seen.insert(trace.trace_id().to_owned()));
+        }
+    }
+
+    #[test]
+    fn digits_are_hexadecimal() {
+        for word in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX, 0xf0f0_a09a_9aa0_0f0f] {
+            assert_eq!(hexadecimal(word), *format!("{word:016x}").as_bytes());
         }
     }
 

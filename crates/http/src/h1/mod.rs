@@ -1,11 +1,12 @@
 //! HTTP/1 on a wire, the same for both sides of the proxy: reading heads and bodies, writing them.
 //!
-//! [`chunked`] is sans-io; [`buffer`] and [`wire`] are the connection's memory and socket; [`body`] joins them. Must
+//! [`chunked`] is sans-io; [`buffer`], [`scratch`] and [`wire`] are memory and socket; [`body`] joins them. Must
 //! not know rules, upstreams, or which side it is on beyond what a caller says.
 
 pub(crate) mod body;
 pub(crate) mod buffer;
 pub(crate) mod chunked;
+pub(crate) mod scratch;
 pub(crate) mod wire;
 pub(crate) mod write;
 

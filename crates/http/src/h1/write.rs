@@ -2,7 +2,7 @@
 //!
 //! Must not know what to send; the callers decide, this spells it.
 
-use crate::head::{Fields, Framing};
+use crate::head::{Field, Fields, Framing};
 
 /// A status line with the reason phrase given, or the usual one.
 pub(crate) fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
@@ -27,11 +27,26 @@ pub(crate) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// All fields of a list.
-pub(crate) fn fields(out: &mut Vec<u8>, fields: &Fields) {
-    for f in fields.iter() {
-        field(out, f.name, f.value);
+/// The fields that `keep` takes, in order. Neighbours that came as we write them are copied in one piece.
+pub(crate) fn fields(out: &mut Vec<u8>, fields: &Fields, mut keep: impl FnMut(Field<'_>) -> bool) {
+    let mut run = 0..0;
+    for (f, line) in fields.lines() {
+        if !keep(f) {
+            continue;
+        }
+        match line {
+            Some(line) if line.start == run.end => run.end = line.end,
+            Some(line) => {
+                out.extend_from_slice(fields.raw(run));
+                run = line;
+            }
+            None => {
+                out.extend_from_slice(fields.raw(std::mem::take(&mut run)));
+                field(out, f.name, f.value);
+            }
+        }
     }
+    out.extend_from_slice(fields.raw(run));
 }
 
 /// The field that says how the body ends, if one does.

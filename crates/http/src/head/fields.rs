@@ -3,6 +3,8 @@
 //! Cheaper than a map of allocated names and values, and it keeps order, case and repetition as they came. Removing
 //! marks an entry, adding appends text. Must not know which fields mean what beyond [`Known`].
 
+use std::ops::Range;
+
 /// Where something stands in the text of its [`Fields`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
@@ -20,8 +22,12 @@ impl Span {
     }
 
     pub(crate) fn of<'t>(&self, text: &'t [u8]) -> &'t [u8] {
+        text.get(self.range()).unwrap_or_default()
+    }
+
+    fn range(&self) -> Range<usize> {
         let at = self.at as usize;
-        text.get(at..at + self.len as usize).unwrap_or_default()
+        at..at + self.len as usize
     }
 
     /// Its length in bytes.
@@ -73,46 +79,39 @@ impl Known {
     /// The name's kind, without regard to case.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        let candidates: &[(&str, Self)] = match name.len() {
-            2 => &[("te", Self::Te)],
-            4 => &[("host", Self::Host), ("date", Self::Date)],
-            6 => &[("expect", Self::Expect), ("server", Self::Server)],
-            7 => &[("upgrade", Self::Upgrade), ("x-proxy", Self::XProxy)],
-            9 => &[("forwarded", Self::Forwarded)],
-            10 => &[
-                ("connection", Self::Connection),
-                ("keep-alive", Self::KeepAlive),
-                ("tracestate", Self::Tracestate),
-            ],
-            11 => &[("traceparent", Self::Traceparent)],
-            14 => {
-                &[("content-length", Self::ContentLength), ("http2-settings", Self::Http2Settings)]
-            }
-            15 => &[("x-forwarded-for", Self::XForwardedFor)],
-            16 => &[
-                ("x-forwarded-host", Self::XForwardedHost),
-                ("x-proxy-instance", Self::XProxyInstance),
-                ("proxy-connection", Self::ProxyConnection),
-            ],
-            17 => &[
-                ("x-forwarded-proto", Self::XForwardedProto),
-                ("transfer-encoding", Self::TransferEncoding),
-            ],
-            18 => &[("proxy-authenticate", Self::ProxyAuthenticate)],
-            19 => &[("proxy-authorization", Self::ProxyAuthorization)],
-            _ => &[],
+        let at = |index: usize| name.get(index).map_or(0, u8::to_ascii_lowercase);
+        // Length and one letter leave a single candidate, and most names none.
+        let (known, kind) = match (name.len(), at(0)) {
+            (2, b't') => ("te", Self::Te),
+            (4, b'd') => ("date", Self::Date),
+            (4, b'h') => ("host", Self::Host),
+            (6, b'e') => ("expect", Self::Expect),
+            (6, b's') => ("server", Self::Server),
+            (7, b'u') => ("upgrade", Self::Upgrade),
+            (7, b'x') => ("x-proxy", Self::XProxy),
+            (9, b'f') => ("forwarded", Self::Forwarded),
+            (10, b'c') => ("connection", Self::Connection),
+            (10, b'k') => ("keep-alive", Self::KeepAlive),
+            (10, b't') => ("tracestate", Self::Tracestate),
+            (11, b't') => ("traceparent", Self::Traceparent),
+            (14, b'c') => ("content-length", Self::ContentLength),
+            (14, b'h') => ("http2-settings", Self::Http2Settings),
+            (15, b'x') => ("x-forwarded-for", Self::XForwardedFor),
+            (16, b'x') if at(2) == b'f' => ("x-forwarded-host", Self::XForwardedHost),
+            (16, b'x') => ("x-proxy-instance", Self::XProxyInstance),
+            (16, b'p') => ("proxy-connection", Self::ProxyConnection),
+            (17, b'x') => ("x-forwarded-proto", Self::XForwardedProto),
+            (17, b't') => ("transfer-encoding", Self::TransferEncoding),
+            (18, b'p') => ("proxy-authenticate", Self::ProxyAuthenticate),
+            (19, b'p') => ("proxy-authorization", Self::ProxyAuthorization),
+            _ => return Self::Other,
         };
-        let exact =
-            candidates.iter().find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));
-        match exact {
-            Some((_, kind)) => *kind,
-            None if candidates
-                .iter()
-                .any(|(known, kind)| kind.is_trusted() && looks_like(name, known)) =>
-            {
-                Self::Lookalike
-            }
-            None => Self::Other,
+        if name.eq_ignore_ascii_case(known.as_bytes()) {
+            kind
+        } else if kind.is_trusted() && looks_like(name, known) {
+            Self::Lookalike
+        } else {
+            Self::Other
         }
     }
 
@@ -133,20 +132,22 @@ impl Known {
     /// `Transfer-Encoding` among them: what goes on is written anew.
     #[must_use]
     pub fn is_hop_by_hop(self) -> bool {
-        matches!(
-            self,
-            Self::Connection
-                | Self::Http2Settings
-                | Self::KeepAlive
-                | Self::Lookalike
-                | Self::ProxyAuthenticate
-                | Self::ProxyAuthorization
-                | Self::ProxyConnection
-                | Self::Te
-                | Self::TransferEncoding
-                | Self::Upgrade
-        )
+        Self::HOP_BY_HOP.contains(&self)
     }
+
+    /// See [`Self::is_hop_by_hop`].
+    const HOP_BY_HOP: [Self; 10] = [
+        Self::Connection,
+        Self::Http2Settings,
+        Self::KeepAlive,
+        Self::Lookalike,
+        Self::ProxyAuthenticate,
+        Self::ProxyAuthorization,
+        Self::ProxyConnection,
+        Self::Te,
+        Self::TransferEncoding,
+        Self::Upgrade,
+    ];
 }
 
 /// The same name, but for underscores in place of dashes.
@@ -163,11 +164,50 @@ struct Entry {
     removed: bool,
 }
 
+impl Entry {
+    /// Where its line stands in the text, if it stands there as `name: value` and CR LF.
+    fn line(&self, text: &[u8]) -> Option<Range<usize>> {
+        let (name, value) = (self.name.range(), self.value.range());
+        let line = name.start..value.end + 2;
+        let as_written =
+            text.get(name.end..value.start)? == b": " && text.get(value.end..line.end)? == b"\r\n";
+        as_written.then_some(line)
+    }
+}
+
+/// A set of kinds, a bit each.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kinds(u32);
+
+impl Kinds {
+    fn add(&mut self, known: Known) {
+        self.0 |= 1 << known as u32;
+    }
+
+    fn has(self, known: Known) -> bool {
+        self.0 & (1 << known as u32) != 0
+    }
+
+    fn any_hop_by_hop(self) -> bool {
+        const HOP_BY_HOP: u32 = {
+            let (mut set, mut at) = (0, 0);
+            while at < Known::HOP_BY_HOP.len() {
+                set |= 1 << Known::HOP_BY_HOP[at] as u32;
+                at += 1;
+            }
+            set
+        };
+        self.0 & HOP_BY_HOP != 0
+    }
+}
+
 /// An ordered list of header fields.
 #[derive(Debug, Clone, Default)]
 pub struct Fields {
     text: Vec<u8>,
     entries: Vec<Entry>,
+    /// Which kinds were ever added since it was cleared: most are not there, and need not be looked for.
+    kinds: Kinds,
 }
 
 /// One field as it stands.
@@ -186,6 +226,18 @@ impl Fields {
     pub fn clear(&mut self) {
         self.text.clear();
         self.entries.clear();
+        self.kinds = Kinds::default();
+    }
+
+    /// Nothing, with this one's memory, unless that is more than heads usually take.
+    pub(crate) fn recycled(mut self) -> Self {
+        const TEXT_KEPT_BYTES: usize = 4 * 1024;
+        const ENTRIES_KEPT: usize = 64;
+        if self.text.capacity() > TEXT_KEPT_BYTES || self.entries.capacity() > ENTRIES_KEPT {
+            return Self::default();
+        }
+        self.clear();
+        self
     }
 
     /// Starts over with a head's text; [`Self::index`] then says what stands where in it.
@@ -210,6 +262,7 @@ impl Fields {
     /// Notes a field that already stands in the text.
     pub(crate) fn index(&mut self, name: Span, value: Span) -> Known {
         let known = Known::of(name.of(&self.text));
+        self.kinds.add(known);
         self.entries.push(Entry { name, value, known, removed: false });
         known
     }
@@ -223,11 +276,23 @@ impl Fields {
 
     /// All fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
-        self.entries.iter().filter(|e| !e.removed).map(|e| Field {
-            name: e.name.of(&self.text),
-            value: e.value.of(&self.text),
-            known: e.known,
-        })
+        self.entries.iter().filter(|e| !e.removed).map(|e| self.field(e))
+    }
+
+    /// All fields, in order, each with its line where that came in the form in which we write it (`name: value` and
+    /// CR LF): neighbours can then go on in one piece.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (Field<'_>, Option<Range<usize>>)> {
+        self.entries.iter().filter(|e| !e.removed).map(|e| (self.field(e), e.line(&self.text)))
+    }
+
+    /// The text of some lines.
+    pub(crate) fn raw(&self, lines: Range<usize>) -> &[u8] {
+        self.text.get(lines).unwrap_or_default()
+    }
+
+    fn field(&self, entry: &Entry) -> Field<'_> {
+        let (name, value) = (entry.name.of(&self.text), entry.value.of(&self.text));
+        Field { name, value, known: entry.known }
     }
 
     /// How many there are.
@@ -250,7 +315,8 @@ impl Fields {
 
     /// All values of a known field.
     pub fn all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
-        self.entries
+        let entries = if self.kinds.has(known) { self.entries.as_slice() } else { &[] };
+        entries
             .iter()
             .filter(move |e| e.known == known && !e.removed)
             .map(|e| e.value.of(&self.text))
@@ -278,6 +344,9 @@ impl Fields {
     /// `Connection` names. `Connection` cannot take away what the message needs (RFC 9110 section 7.6.1: it
     /// must not name end-to-end fields), so that a client cannot make a proxy drop `Host` or a length.
     pub fn remove_hop_by_hop(&mut self) {
+        if !self.kinds.any_hop_by_hop() {
+            return;
+        }
         for at in 0..self.entries.len() {
             let Some(entry) = self.entries.get(at).copied() else { break };
             if entry.known == Known::Connection {
@@ -290,7 +359,7 @@ impl Fields {
     }
 
     fn remove_named_by(&mut self, connection: Span) {
-        let Self { text, entries } = self;
+        let Self { text, entries, .. } = self;
         for token in tokens(connection.of(text)) {
             for entry in entries.iter_mut() {
                 let removable =
@@ -326,6 +395,26 @@ mod tests {
         assert_eq!(fields.get(Known::Host), Some(&b"h"[..]));
         fields.remove(Known::Host);
         assert_eq!(fields.len(), 2);
+    }
+
+    #[test]
+    fn every_known_name_is_found_in_any_case() {
+        let names = "te date host expect server upgrade x-proxy forwarded connection keep-alive tracestate \
+                     traceparent content-length http2-settings x-forwarded-for x-forwarded-host \
+                     x-proxy-instance proxy-connection x-forwarded-proto transfer-encoding \
+                     proxy-authenticate proxy-authorization";
+        let mut seen = Vec::new();
+        for name in names.split_whitespace() {
+            let known = Known::of(name.as_bytes());
+            assert!(known != Known::Other && !seen.contains(&known), "{name}");
+            assert_eq!(Known::of(name.to_ascii_uppercase().as_bytes()), known, "{name}");
+            assert_eq!(Known::of(format!("{name}s").as_bytes()), Known::Other, "{name}");
+            seen.push(known);
+        }
+        for other in ["", "x", "tx", "cookie", "user-agent", "x-request-idx", "x-forwarded-4or"] {
+            assert_eq!(Known::of(other.as_bytes()), Known::Other, "{other}");
+        }
+        assert_eq!(Known::of(b"X_Forwarded-Host"), Known::Lookalike);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod request;
 mod response;
 pub(crate) mod scan;
 
+pub(crate) use fields::Field;
 pub(crate) use fields::tokens;
 pub use fields::{Fields, Known, Span};
 pub(crate) use lines::parse_fields;

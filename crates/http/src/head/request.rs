@@ -3,7 +3,7 @@
 //! Whatever could be read in two ways is an error here. Must not know rules, upstreams or sockets.
 
 use super::fields::tokens;
-use super::lines::{FIELDS_MAX, check_value, refused, span_in, table};
+use super::lines::{FIELDS_MAX, assert_clean, refused, span_in, table};
 use super::{Fields, Framing, HeadError, Known, Span};
 
 /// The version that a message came in.
@@ -99,6 +99,11 @@ impl RequestHead {
             && self.upgrade.is_empty()
     }
 
+    /// Keeps the memory for another head, unless this one was unusually large.
+    pub(crate) fn recycle(&mut self) {
+        *self = Self { fields: std::mem::take(&mut self.fields).recycled(), ..Self::default() };
+    }
+
     /// Parses a complete head, empty line included, in place of what stood here before.
     ///
     /// # Errors
@@ -125,7 +130,7 @@ impl RequestHead {
         self.method = span_in(text, method.as_bytes());
         let mut seen = Seen::default();
         for header in parsed.headers.iter() {
-            check_value(header.value)?;
+            assert_clean(header.value);
             let value = span_in(text, header.value);
             let known = self.fields.index(span_in(text, header.name.as_bytes()), value);
             if known != Known::Other {
@@ -212,7 +217,7 @@ impl RequestHead {
 
     /// Works out target and authority (RFC 9112 section 3.2). An absolute target's authority wins over `Host`.
     fn set_target(&mut self, text: &[u8], target: &[u8]) -> Result<(), HeadError> {
-        if !target.iter().all(|b| matches!(b, 0x21..=0x7e)) || target.contains(&b'#') {
+        if !is_target_text(target) {
             return Err(HeadError::Target);
         }
         if self.method() == b"CONNECT" {
@@ -259,7 +264,7 @@ impl RequestHead {
         head.target = head.fields.keep(target);
         head.authority = head.fields.keep(authority);
         check_authority(authority)?;
-        if !target.iter().all(|b| matches!(b, 0x21..=0x7e)) || target.contains(&b'#') {
+        if !is_target_text(target) {
             return Err(HeadError::Target);
         }
         Ok(head)
@@ -314,6 +319,11 @@ fn check_authority(authority: &[u8]) -> Result<(), HeadError> {
     } else {
         Err(HeadError::Host)
     }
+}
+
+/// Visible ASCII without `#`. Looks at all of it, so that it is done many bytes at a time.
+fn is_target_text(target: &[u8]) -> bool {
+    target.iter().fold(true, |fine, b| fine & matches!(b, 0x21..=0x7e) & (*b != b'#'))
 }
 
 fn strip_scheme(target: &[u8]) -> Option<&[u8]> {

@@ -3,7 +3,7 @@
 //! Must not know sockets, rules or clients.
 
 use super::fields::tokens;
-use super::lines::{FIELDS_MAX, check_value, refused, span_in, table};
+use super::lines::{FIELDS_MAX, assert_clean, refused, span_in, table};
 use super::request::parse_length;
 use super::{Fields, Framing, HeadError, Known, Span};
 
@@ -75,7 +75,7 @@ impl ResponseHead {
         let mut coding: Option<bool> = None;
         let mut keeps = minor == 1;
         for header in parsed.headers.iter() {
-            check_value(header.value)?;
+            assert_clean(header.value);
             let value = header.value;
             match self.fields.index(span_in(text, header.name.as_bytes()), span_in(text, value)) {
                 Known::ContentLength => {

@@ -22,9 +22,9 @@ impl Scan {
         bytes: &[u8],
         limit: usize,
     ) -> Result<Option<usize>, HeadError> {
-        while let Some(rest) = bytes.get(self.seen..) {
-            let Some(found) = memchr::memchr(b'\n', rest) else { break };
-            let at = self.seen + found;
+        let from = self.seen;
+        for found in memchr::memchr_iter(b'\n', bytes.get(from..).unwrap_or_default()) {
+            let at = from + found;
             let line = bytes.get(self.line..at).unwrap_or_default();
             if line.last() != Some(&b'\r') {
                 return Err(HeadError::BareLineFeed);

@@ -134,13 +134,14 @@ pub(super) fn decoded_byte(raw: &[u8]) -> Result<Option<(u8, &[u8])>, InvalidEsc
 /// (`*`). A slash at the end stays. Escaped dots and slashes are other characters here and stay (as Go's
 /// `ServeMux` has it).
 #[must_use]
-pub fn clean_path(raw: &str) -> Option<String> {
-    let segments = raw.strip_prefix('/')?;
+pub fn clean_path(raw: &[u8]) -> Option<String> {
     // Whatever is unclean has a slash or a dot behind a slash.
     let suspicious = |pair: &[u8]| pair[0] == b'/' && matches!(pair[1], b'/' | b'.');
-    if !raw.as_bytes().windows(2).any(suspicious) {
+    if !raw.windows(2).any(suspicious) {
         return None;
     }
+    let raw = std::str::from_utf8(raw).ok()?;
+    let segments = raw.strip_prefix('/')?;
     let mut clean = String::with_capacity(raw.len());
     for segment in segments.split('/') {
         match segment {
@@ -274,8 +275,8 @@ mod tests {
             ("//a%2F..%2Fb", "/a%2F..%2Fb"),
         ];
         for (raw, wanted) in cases {
-            assert_eq!(clean_path(raw).as_deref(), Some(wanted), "{raw}");
-            assert_eq!(clean_path(wanted), None, "{wanted}");
+            assert_eq!(clean_path(raw.as_bytes()).as_deref(), Some(wanted), "{raw}");
+            assert_eq!(clean_path(wanted.as_bytes()), None, "{wanted}");
         }
         let clean = [
             "/",
@@ -293,7 +294,7 @@ mod tests {
             "a//b",
         ];
         for raw in clean {
-            assert_eq!(clean_path(raw), None, "{raw}");
+            assert_eq!(clean_path(raw.as_bytes()), None, "{raw}");
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -14,13 +14,14 @@ use model::Snapshot;
 use net::timer::Timer;
 
 use crate::client::Client;
-use crate::forward::reply::{OwnAnswer, Reply, Signature, response_fields};
+use crate::forward::reply::{OwnAnswer, Reply, Signature, goes_on, own_fields};
 use crate::forward::{Ending, Exchange};
 use crate::h1::body::{BodyReader, BodyWriter, TrailerLimits};
 use crate::h1::buffer::Buffer;
+use crate::h1::scratch::Scratch;
 use crate::h1::wire::{Io, Wire};
 use crate::h1::{ReadHeadError, read_head, write};
-use crate::head::{Fields, Framing, HeadError, RequestHead, ResponseHead, Version};
+use crate::head::{Fields, Framing, HeadError, ResponseHead, Version};
 use crate::stream::{BodyError, Piece, Sink, Source};
 use crate::worker::Local;
 
@@ -180,7 +181,8 @@ impl Request<'_> {
     async fn serve(&self, program: (Rc<Local>, usize), input: &mut Buffer) -> Next {
         let Snapshot { limits, timeouts, .. } = program.0.program.snapshot;
         self.timer.set(timeouts.head);
-        let mut head = RequestHead::default();
+        let mut scratch = Scratch::take();
+        let Scratch { head, output } = &mut *scratch;
         let read = async {
             let len = read_head(self.wire, input, limits.head_bytes).await?;
             let text = input.filled().get(..len).unwrap_or_default();
@@ -188,7 +190,11 @@ impl Request<'_> {
             input.consume(len);
             parsed.map_err(ReadHeadError::from)
         };
-        match self.timer.guard(read).await {
+        let read = {
+            let read = pin!(read);
+            self.timer.guard(read).await
+        };
+        match read {
             Ok(Ok(())) => {}
             Ok(Err(ReadHeadError::Head(error))) => {
                 return self.refuse(error.status(), error.reason(), &error.to_string()).await;
@@ -203,13 +209,12 @@ impl Request<'_> {
         let limit = limits.requests_per_connection;
         let mut close =
             head.closes || self.client.is_closing() || (limit > 0 && self.served >= limit);
-        let mut output = Vec::with_capacity(512);
         let trailers = TrailerLimits { bytes: limits.head_bytes, fields: limits.head_fields };
         let mut body = BodyReader::new(self.wire, input, head.framing, trailers);
         let read_whole = Cell::new(body.is_done());
         let mut watched = Watched { body: &mut body, read_whole: &read_whole };
         let mut reply = H1Reply {
-            writer: BodyWriter::new(self.wire, &mut output, Framing::None),
+            writer: BodyWriter::new(self.wire, output, Framing::None),
             version: head.version,
             close: &mut close,
             closing: self.client,
@@ -218,11 +223,15 @@ impl Request<'_> {
         };
         let exchange = Exchange { client: self.client, timer: self.timer };
         let watching = head.upgrade().is_none();
-        let answer = exchange.answer(program, &mut head, &mut watched, &mut reply);
-        let ending = self.unless_gone(answer, &read_whole, watching).await;
+        // Pinned here and lent: an exchange that was handed on by value would stand in this task twice.
+        let ending = {
+            let answer = pin!(exchange.answer(program, head, &mut watched, &mut reply));
+            self.unless_gone(answer, &read_whole, watching).await
+        };
         let upgraded = head.upgrade().is_some() && !body.is_done();
         let whole = body.is_done();
         drop(body);
+        scratch.give();
         match ending {
             Ending::Broken => Next::Break,
             Ending::Complete if close || !whole || upgraded => Next::Close,
@@ -235,11 +244,10 @@ impl Request<'_> {
     /// something is sent to it.
     async fn unless_gone(
         &self,
-        answer: impl Future<Output = Ending>,
+        mut answer: Pin<&mut impl Future<Output = Ending>>,
         read_whole: &Cell<bool>,
         mut watching: bool,
     ) -> Ending {
-        let mut answer = pin!(answer);
         poll_fn(|cx| {
             if let Poll::Ready(ending) = answer.as_mut().poll(cx) {
                 return Poll::Ready(ending);
@@ -332,7 +340,7 @@ impl Reply for H1Reply<'_> {
         }
         let out = self.writer.output();
         write::status_line(out, head.status, head.reason());
-        write::fields(out, &head.fields);
+        write::fields(out, &head.fields, |_| true);
         out.extend_from_slice(b"\r\n");
         self.writer.flush().await
     }
@@ -351,7 +359,8 @@ impl Reply for H1Reply<'_> {
         };
         let out = self.writer.output();
         write::status_line(out, head.status, head.reason());
-        response_fields(head, signature, |name, value| write::field(out, name, value));
+        write::fields(out, &head.fields, |field| goes_on(head, field.known, signature));
+        own_fields(head, signature, |name, value| write::field(out, name, value));
         if framing == Framing::Chunked {
             write::framing(out, framing);
         }

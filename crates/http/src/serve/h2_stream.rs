@@ -12,7 +12,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::forward::reply::{Reply, Signature, response_fields};
+use crate::forward::reply::{Reply, Signature, goes_on, own_fields};
 use crate::h1::body::is_trailer;
 use crate::head::{Fields, Framing, HeadError, RequestHead, ResponseHead};
 use crate::stream::{BodyError, Piece, Sink, Source};
@@ -268,7 +268,7 @@ impl Reply for H2Reply<'_> {
         let status = if upgraded { 200 } else { head.status };
         *response.status_mut() =
             http::StatusCode::from_u16(status).map_err(|_| BodyError::Malformed)?;
-        response_fields(head, signature, |name, value| {
+        let mut put = |name: &[u8], value: &[u8]| {
             let of_http1 = upgraded
                 && (name.eq_ignore_ascii_case(b"connection")
                     || name.eq_ignore_ascii_case(b"upgrade")
@@ -276,7 +276,11 @@ impl Reply for H2Reply<'_> {
             if !of_http1 {
                 insert(response.headers_mut(), name, value);
             }
-        });
+        };
+        for field in head.fields.iter().filter(|f| goes_on(head, f.known, signature)) {
+            put(field.name, field.value);
+        }
+        own_fields(head, signature, put);
         let ends = head.framing == Framing::None && !upgraded;
         let send = respond.send_response(response, ends).map_err(|_| BodyError::Reset)?;
         *out = Out::Answering { send, ended: ends };
