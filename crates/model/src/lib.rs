@@ -15,13 +15,13 @@ pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 pub use host::{HostName, HostPattern, InvalidHost};
 pub use limits::{Limits, Timeouts};
 pub use listener::{
-    Certificate, Listener, ListenerProtocol, PemSource, Scope, TlsTermination, TlsVersion,
-    TrustedHops,
+    Certificate, ClientVerification, HttpVersions, Listener, ListenerProtocol, PemSource, Scope,
+    TlsTermination, TlsVersion, TrustedHops,
 };
-pub use rule::{Action, MatchOrder, PathMatch, PathRewrite, Rule, RuleSet, UpstreamRef};
+pub use rule::{Action, ApiKey, MatchOrder, PathMatch, PathRewrite, Rule, RuleSet, UpstreamRef};
 pub use upstream::{
-    Algorithm, Endpoint, HostHeader, PoolLimits, Target, Upstream, UpstreamId, UpstreamTls,
-    Verification,
+    Algorithm, Endpoint, HealthCheck, HostHeader, PoolLimits, Probe, Target, Upstream, UpstreamId,
+    UpstreamTls, Verification,
 };
 
 use std::sync::Arc;
@@ -35,8 +35,9 @@ pub type Name = Arc<str>;
 pub struct Snapshot {
     /// Sockets to accept on, each with what it serves. Names are unique, and so are addresses.
     pub listeners: Vec<Listener>,
-    /// Where traffic can go. Names are unique; rules refer to them by [`UpstreamId`], the index here.
-    pub upstreams: Vec<Upstream>,
+    /// Where traffic can go. Names are unique; rules refer to them by [`UpstreamId`], the index here. Arc: a source
+    /// that changes one of thousands shares the others with the snapshot before.
+    pub upstreams: Vec<Arc<Upstream>>,
     /// Bounds on what a peer can make grow.
     pub limits: Limits,
     /// Bounds on waiting, used where a listener, rule or upstream sets none of its own.
@@ -51,7 +52,7 @@ impl Snapshot {
     /// The upstream of that index, if there is one.
     #[must_use]
     pub fn upstream(&self, id: UpstreamId) -> Option<&Upstream> {
-        self.upstreams.get(id.0)
+        self.upstreams.get(id.0).map(|upstream| &**upstream)
     }
 }
 
@@ -62,6 +63,8 @@ pub struct Manners {
     pub health_path: bool,
     /// Answer `/.nanoproxy/config` with the running configuration (`NanoProxy`'s DEBUG).
     pub config_path: bool,
+    /// Add `Server: cloverleaf` to responses that have no `Server` field of their own.
+    pub server_header: bool,
     /// Add `X-Proxy` and `X-Proxy-Instance` to proxied responses, as `NanoProxy` does.
     pub proxy_headers: bool,
     /// Answer a path with `//`, `/./` or `/../` by a 307 to the cleaned path, as `NanoProxy` does. Otherwise it is
@@ -76,6 +79,7 @@ impl Default for Manners {
         Self {
             health_path: true,
             config_path: false,
+            server_header: false,
             proxy_headers: true,
             redirect_unclean_paths: true,
             access_log: None,

@@ -16,6 +16,8 @@ pub struct Limits {
     pub h2_streams: u32,
     /// Requests on one connection before it is closed in an orderly way; 0 is unbounded.
     pub requests_per_connection: u64,
+    /// Bytes of a request's body, where its rule sets no other bound; `None` is unbounded. Beyond it 413.
+    pub request_body: Option<u64>,
     /// How many times a request may be sent again, to another endpoint or on a fresh connection, where that is
     /// safe.
     pub retries: u32,
@@ -29,6 +31,7 @@ impl Default for Limits {
             connections: 100_000,
             h2_streams: 128,
             requests_per_connection: 0,
+            request_body: None,
             retries: 2,
         }
     }

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use crate::{HostPattern, Name, Place, RuleSet};
 
-/// One socket to accept on. The address is part of it: two listeners may share a port on two addresses and answer
-/// differently.
+/// One socket to accept on. The address is part of it: two listeners may share a port on two addresses and
+/// answer differently.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     /// Unique in a snapshot; a metric label.
@@ -18,9 +18,11 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What is spoken there.
     pub protocol: ListenerProtocol,
-    /// What is served there. A request belongs to the scope with the most specific host pattern that fits its
-    /// host, and only that scope's rules are tried (Gateway API: listener isolation). A file's listener has one
-    /// scope for every host.
+    /// Which versions of HTTP.
+    pub protocols: HttpVersions,
+    /// What is served there. A request belongs to the scope with the most specific host pattern that fits
+    /// its host, and only that scope's rules are tried (Gateway API: listener isolation). A file's listener
+    /// has one scope for every host.
     pub scopes: Vec<Scope>,
     /// Whose forwarding headers are believed.
     pub trusted_hops: TrustedHops,
@@ -48,11 +50,27 @@ impl ListenerProtocol {
     }
 }
 
+/// Which versions of HTTP a listener speaks; over TLS, which it offers by ALPN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HttpVersions {
+    /// HTTP/1.0, HTTP/1.1 and HTTP/2.
+    #[default]
+    All,
+    /// HTTP/1.0 and HTTP/1.1.
+    Http1,
+    /// HTTP/2 alone: without ALPN by prior knowledge (RFC 9113 section 3.3).
+    Http2,
+}
+
 /// How TLS ends at a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsTermination {
-    /// Chosen by SNI among the names in them; the first is used where none fits or no SNI was sent. Never empty.
+    /// Chosen by SNI: exact names before wildcards, of those the longest, and of several with the same name
+    /// the first.
     pub certificates: Vec<Certificate>,
+    /// The first certificate is used where none fits or no SNI was sent. Otherwise such a handshake is
+    /// refused with the alert `unrecognized_name`; so is every one while there are no certificates.
+    pub first_is_default: bool,
     /// Lowest version accepted.
     pub min_version: TlsVersion,
 }
@@ -73,8 +91,23 @@ pub struct Certificate {
     pub chain: PemSource,
     /// The private key, PEM (PKCS#8, PKCS#1 or SEC1).
     pub key: PemSource,
+    /// The names that it is used for; empty: those that stand in it. Where tenants bring certificates, the
+    /// name that one stands for is not the certificate's to say.
+    pub hosts: Vec<HostPattern>,
+    /// Whether clients of these names must show a certificate. A request for a host whose verification
+    /// differs from that of the connection's SNI is answered with 421.
+    pub client_verification: Option<Arc<ClientVerification>>,
     /// Where it was declared.
     pub place: Place,
+}
+
+/// Which certificates clients must show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientVerification {
+    /// The authorities, PEM, one of which must have issued it.
+    pub authorities: PemSource,
+    /// A client that shows none is let in; one that shows a bad one is not.
+    pub optional: bool,
 }
 
 /// Where PEM text comes from.
@@ -105,8 +138,8 @@ pub struct Scope {
     pub rules: Arc<RuleSet>,
 }
 
-/// Networks whose `X-Forwarded-*` and `Forwarded` headers are kept and appended to. Everybody else's are dropped
-/// and set anew.
+/// Networks whose `X-Forwarded-*` and `Forwarded` headers are kept and appended to. Everybody else's are
+/// dropped and set anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedHops(pub Vec<IpNet>);
 

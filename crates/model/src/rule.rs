@@ -1,5 +1,8 @@
-//! Rules: which requests, and what happens to them. Each source's precedence is kept as data ([`MatchOrder`]).
+//! Rules: which requests, and what happens to them. Each source's precedence is kept as data
+//! ([`MatchOrder`]).
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{HostPattern, Name, Place, UpstreamId};
@@ -16,14 +19,15 @@ pub struct RuleSet {
 /// Which of several matching rules wins. Sources differ, and none is bent to another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MatchOrder {
-    /// The first in the order of the source (`NanoProxy` files). A rule whose action is [`Action::Unavailable`]
-    /// stands behind all others: it answers only where nothing else would.
+    /// The first in the order of the source (`NanoProxy` files). A rule whose action is
+    /// [`Action::Unavailable`] stands behind all others but fallbacks: it answers only where nothing else
+    /// would.
     #[default]
     First,
     /// The longest path, then the first (pod annotations, as nginx's prefix locations).
     LongestPath,
-    /// Exact host before wildcard (the longer name first, `*.` before `**.`) before any; then an exact path before
-    /// prefixes; then the longest path; then the first (Ingress).
+    /// Exact host before wildcard (the longer name first, `*.` before `**.`) before any; then an exact path
+    /// before prefixes; then the longest path; then the first (Ingress).
     MostSpecific,
 }
 
@@ -40,6 +44,13 @@ pub struct Rule {
     pub rewrite: PathRewrite,
     /// What then.
     pub action: Action,
+    /// Stands behind every rule that is none, whatever the order: answers only where nothing else does (a
+    /// default backend). Among several, the order decides.
+    pub fallback: bool,
+    /// What a request must carry to be let through; 403 where it does not.
+    pub api_key: Option<Arc<ApiKey>>,
+    /// In place of the snapshot's bound on a request's body.
+    pub request_body_max: Option<u64>,
     /// In place of the snapshot's response timeout.
     pub response_timeout: Option<Duration>,
     /// Where it was declared.
@@ -63,13 +74,18 @@ pub enum PathMatch {
 }
 
 /// How the path changes on its way to the upstream. The query and the encoding of what stays are untouched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum PathRewrite {
     /// Not at all: the bytes that came.
     #[default]
     Keep,
     /// The part that [`Rule::path`] matched goes; what is left gets a leading slash if it has none.
     StripMatch,
+    /// The part that [`Rule::path`] matched is replaced by this path, which begins with a slash (a pod's
+    /// `targetPath`). There is never more than one slash at the seam, and there is one where the matched
+    /// part ended in one: `/a` to `/b` makes `/b/x` of `/a/x` and `/bx` of `/ax`; `/a/` to `/b` makes
+    /// `/b/x` of `/a/x`. [`PathMatch::Any`] matches nothing of the path, so that this one is put before it.
+    ReplaceMatch(Arc<str>),
 }
 
 /// What a rule does.
@@ -82,6 +98,29 @@ pub enum Action {
         /// The name that the source gave.
         upstream: Name,
     },
+    /// This status, with a body that names it.
+    Respond {
+        /// 200 to 599.
+        status: u16,
+    },
+    /// The connection (HTTP/2: the stream) closes without an answer, as if nobody was there.
+    Close,
+}
+
+/// A shared secret in a request field.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// The field's name, in lower case.
+    pub header: Name,
+    /// The whole value that it must have. Compared in constant time.
+    pub value: Arc<[u8]>,
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The value is a secret.
+        f.debug_struct("ApiKey").field("header", &self.header).finish_non_exhaustive()
+    }
 }
 
 /// One of the upstreams of a rule.

@@ -25,6 +25,8 @@ pub struct Upstream {
     pub host_header: HostHeader,
     /// Bounds on its connections.
     pub pool: PoolLimits,
+    /// How its endpoints are asked whether they can serve; `None`: they are believed to.
+    pub health_check: Option<HealthCheck>,
     /// In place of the snapshot's connect timeout.
     pub connect_timeout: Option<Duration>,
     /// In place of the snapshot's response timeout; a rule's own goes before it.
@@ -88,6 +90,44 @@ pub enum Algorithm {
     RoundRobin,
     /// Of two chosen at random by weight, the one with fewer requests under way.
     LeastRequests,
+    /// The same one for the same client address, while it is there; by weight over many clients. A change of the
+    /// endpoints moves only the clients that it must (rendezvous hashing; a Service's `sessionAffinity: ClientIP`).
+    ClientAddress,
+}
+
+/// How an endpoint is asked whether it can serve. Endpoints that cannot get no requests; where none can: 503.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: Probe,
+    /// In place of the endpoint's port.
+    pub port: Option<u16>,
+    /// From the beginning of one probe to that of the next; moved by up to a tenth, so that many do not beat together.
+    pub interval: Duration,
+    /// How long a probe may take in all.
+    pub timeout: Duration,
+    /// Successes in a row after which an endpoint that could not serve can, from 1.
+    pub rise: u32,
+    /// Failures in a row after which one that could cannot, from 1.
+    pub fall: u32,
+}
+
+/// What a health check asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A connection comes about.
+    Tcp,
+    /// A GET is answered with a status in this range.
+    Http {
+        /// Path and query.
+        path: Arc<str>,
+        /// In place of the endpoint's own host.
+        host: Option<HostName>,
+        /// TLS, which is not verified: a probe carries no secret (as the kubelet's).
+        tls: bool,
+        /// Lowest and highest status of an endpoint that can serve.
+        statuses: (u16, u16),
+    },
 }
 
 /// TLS to the endpoints of an upstream.
