@@ -2,13 +2,19 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustls::{AlertDescription, Error, PeerIncompatible, ProtocolVersion, ServerConnection};
+use rustls::pki_types::UnixTime;
+use rustls::server::{Accepted, AcceptedAlert, Acceptor};
+use rustls::{
+    AlertDescription, Error, HandshakeKind, PeerIncompatible, ProtocolVersion, ServerConnection,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::stream::{FirstBytes, SEND_BUFFER_BYTES_MAX, ServerStream, Session};
-use crate::termination::Termination;
+use crate::domain::ClientDomain;
+use crate::stream::{FirstBytes, SEND_BUFFER_BYTES_MAX, ServerStream, Session, poll_take};
+use crate::termination::{Served, Termination};
 
 /// Why a client got no connection; a metric label by [`Self::as_str`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +31,12 @@ pub enum AcceptErrorKind {
     NoSharedCipher,
     /// The client's ALPN names are all foreign.
     NoSharedProtocol,
+    /// No certificate is for the name that the client asks for, or it asks for none.
+    UnrecognizedName,
+    /// The client shows no certificate where it must.
+    NoClientCertificate,
+    /// The client's certificate is not acceptable: another issuer, expired, or not its own.
+    BadClientCertificate,
     /// The client does not accept our certificate.
     CertificateRefused,
     /// The client ended the handshake with another alert.
@@ -39,13 +51,16 @@ pub enum AcceptErrorKind {
 
 impl AcceptErrorKind {
     /// Every kind, for metrics that begin at 0.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::PlainHttp,
         Self::NotTls,
         Self::BadClientHello,
         Self::NoSharedVersion,
         Self::NoSharedCipher,
         Self::NoSharedProtocol,
+        Self::UnrecognizedName,
+        Self::NoClientCertificate,
+        Self::BadClientCertificate,
         Self::CertificateRefused,
         Self::Alert,
         Self::Eof,
@@ -63,6 +78,9 @@ impl AcceptErrorKind {
             Self::NoSharedVersion => "no_shared_version",
             Self::NoSharedCipher => "no_shared_cipher",
             Self::NoSharedProtocol => "no_shared_protocol",
+            Self::UnrecognizedName => "unrecognized_name",
+            Self::NoClientCertificate => "no_client_certificate",
+            Self::BadClientCertificate => "bad_client_certificate",
             Self::CertificateRefused => "certificate_refused",
             Self::Alert => "alert",
             Self::Eof => "eof",
@@ -78,7 +96,10 @@ impl AcceptErrorKind {
             Self::BadClientHello => "the client's handshake breaks the protocol",
             Self::NoSharedVersion => "the client has no TLS version that is allowed here",
             Self::NoSharedCipher => "the client has no cipher suite in common with us",
-            Self::NoSharedProtocol => "the client's ALPN names neither h2 nor http/1.1",
+            Self::NoSharedProtocol => "the client's ALPN names no protocol that is spoken here",
+            Self::UnrecognizedName => "no certificate is for the name that the client asks for",
+            Self::NoClientCertificate => "the client shows no certificate",
+            Self::BadClientCertificate => "the client's certificate is not acceptable",
             Self::CertificateRefused => "the client does not accept our certificate",
             Self::Alert => "the client ended the handshake with an alert",
             Self::Eof => "the client closed the connection during the handshake",
@@ -136,6 +157,8 @@ fn kind_of(error: &Error) -> AcceptErrorKind {
             | Peer::SignatureAlgorithmsExtensionRequired,
         ) => AcceptErrorKind::NoSharedVersion,
         Error::PeerIncompatible(_) => AcceptErrorKind::NoSharedCipher,
+        Error::NoCertificatesPresented => AcceptErrorKind::NoClientCertificate,
+        Error::InvalidCertificate(_) => AcceptErrorKind::BadClientCertificate,
         Error::NoApplicationProtocol => AcceptErrorKind::NoSharedProtocol,
         Error::AlertReceived(
             AlertDescription::BadCertificate
@@ -185,15 +208,13 @@ impl Termination {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut tls = match ServerConnection::new(self.config.clone()) {
-            Ok(tls) => tls,
-            Err(error) => return Err(Refused { error: io::Error::other(error).into(), io }),
+        let (mut session, served) = match self.uniform() {
+            Some(served) => (begin(io, served).await?, served),
+            None => self.choose(io).await?,
         };
-        tls.set_buffer_limit(Some(SEND_BUFFER_BYTES_MAX));
-        let mut session = Session::new(io, tls);
         let done: Result<(), AcceptError> = async {
-            poll_fn(|cx| poll_first_bytes(&mut session, cx)).await?;
             poll_fn(|cx| session.poll_handshake(cx)).await?;
+            verify_resumed(&session.tls, &served.domain)?;
             // TLS 1.3 leaves only tickets to be sent. Where the first request has come with the end of the
             // handshake they go out with its answer, which spares a call into the kernel. Otherwise they
             // must not wait: a client with Nagle's algorithm holds its request back until something
@@ -206,10 +227,60 @@ impl Termination {
         }
         .await;
         match done {
-            Ok(()) => Ok(ServerStream { session }),
+            Ok(()) => Ok(ServerStream { session, domain: served.domain.clone() }),
             Err(error) => Err(Refused { error, io: session.io }),
         }
     }
+
+    /// Reads the hello, and begins the handshake as the name in it wants.
+    async fn choose<S>(
+        &self,
+        mut io: S,
+    ) -> Result<(Session<S, ServerConnection>, &Served), Refused<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (mut acceptor, mut begun) = (Acceptor::default(), false);
+        let hello = poll_fn(|cx| poll_hello(&mut acceptor, &mut begun, &mut io, cx)).await;
+        let hello = match hello {
+            Ok(hello) => hello,
+            Err(error) => return Err(Refused { error, io }),
+        };
+        let Some(served) = self.served(hello.client_hello().server_name()) else {
+            poll_fn(|cx| send_at_once(&mut io, cx, &UNRECOGNIZED_NAME)).await;
+            let error = AcceptError { kind: AcceptErrorKind::UnrecognizedName, source: None };
+            return Err(Refused { error, io });
+        };
+        match hello.into_connection(served.config.clone()) {
+            Ok(tls) => Ok((session(io, tls), served)),
+            Err((error, alert)) => {
+                let alert = bytes_of(alert);
+                poll_fn(|cx| send_at_once(&mut io, cx, &alert)).await;
+                Err(Refused { error: tls_failed(error), io })
+            }
+        }
+    }
+}
+
+/// Begins the handshake of a listener that serves all clients alike, with what has come first.
+async fn begin<S>(io: S, served: &Served) -> Result<Session<S, ServerConnection>, Refused<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let tls = match ServerConnection::new(served.config.clone()) {
+        Ok(tls) => tls,
+        Err(error) => return Err(Refused { error: io::Error::other(error).into(), io }),
+    };
+    let mut session = session(io, tls);
+    match poll_fn(|cx| poll_first_bytes(&mut session, cx)).await {
+        Ok(()) => Ok(session),
+        Err(error) => Err(Refused { error, io: session.io }),
+    }
+}
+
+fn session<S>(io: S, mut tls: ServerConnection) -> Session<S, ServerConnection> {
+    tls.set_buffer_limit(Some(SEND_BUFFER_BYTES_MAX));
+    Session::new(io, tls)
 }
 
 /// Takes in the first bytes, and processes them if they are TLS.
@@ -217,22 +288,86 @@ fn poll_first_bytes<S: AsyncRead + AsyncWrite + Unpin>(
     session: &mut Session<S, ServerConnection>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), AcceptError>> {
+    let mut first = FirstBytes::default();
+    let count = ready!(session.poll_take(cx, &mut first))?;
+    is_tls(count, &first)?;
+    Poll::Ready(session.process(cx).map_err(AcceptError::from))
+}
+
+/// Whether what was read first can be TLS.
+fn is_tls(count: usize, first: &FirstBytes) -> Result<(), AcceptError> {
     /// Of a TLS record: change_cipher_spec to heartbeat (RFC 8446 section 5.1).
     const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
-    let mut first = FirstBytes::default();
-    let failed = |kind| Poll::Ready(Err(AcceptError { kind, source: None }));
-    match ready!(session.poll_take(cx, &mut first)) {
-        Ok(0) => return failed(AcceptErrorKind::Eof),
-        Ok(_) => {}
-        Err(error) => return Poll::Ready(Err(error.into())),
+    let kind = match first.as_slice() {
+        _ if count == 0 => AcceptErrorKind::Eof,
+        bytes if looks_like_http(bytes) => AcceptErrorKind::PlainHttp,
+        [byte, ..] if CONTENT_TYPES.contains(byte) => return Ok(()),
+        _ => AcceptErrorKind::NotTls,
+    };
+    Err(AcceptError { kind, source: None })
+}
+
+/// Takes in bytes until the hello is whole.
+fn poll_hello<S: AsyncRead + AsyncWrite + Unpin>(
+    acceptor: &mut Acceptor,
+    begun: &mut bool,
+    io: &mut S,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Accepted, AcceptError>> {
+    loop {
+        let mut first = FirstBytes::default();
+        let count = ready!(poll_take(io, cx, &mut first, |from| acceptor.read_tls(from)))?;
+        if count == 0 || !std::mem::replace(begun, true) {
+            is_tls(count, &first)?;
+        }
+        match acceptor.accept() {
+            Ok(Some(hello)) => return Poll::Ready(Ok(hello)),
+            Ok(None) => {}
+            Err((error, alert)) => {
+                let _ = send_at_once(io, cx, &bytes_of(alert));
+                return Poll::Ready(Err(tls_failed(error)));
+            }
+        }
     }
-    if looks_like_http(first.as_slice()) {
-        return failed(AcceptErrorKind::PlainHttp);
+}
+
+/// A fatal alert before any keys are agreed on (RFC 8446 sections 5.1 and 6, RFC 6066 section 3).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+fn bytes_of(mut alert: AcceptedAlert) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // A vector takes everything.
+    let _ = alert.write_all(&mut bytes);
+    bytes
+}
+
+/// Sends an alert as far as the stream takes it at once: nobody waits for it.
+fn send_at_once<S: AsyncWrite + Unpin>(io: &mut S, cx: &mut Context<'_>, alert: &[u8]) -> Poll<()> {
+    let _ = Pin::new(io).poll_write(cx, alert);
+    Poll::Ready(())
+}
+
+fn tls_failed(error: Error) -> AcceptError {
+    io::Error::new(io::ErrorKind::InvalidData, error).into()
+}
+
+/// A resumed session vouches for a certificate that was good when the session began: it has to be still.
+fn verify_resumed(tls: &ServerConnection, domain: &ClientDomain) -> Result<(), AcceptError> {
+    let Some(domain) = domain.0.as_ref().filter(|_| is_resumed(tls)) else { return Ok(()) };
+    match tls.peer_certificates() {
+        Some([leaf, chain @ ..]) => {
+            let now = UnixTime::now();
+            domain.verifier.verify_client_cert(leaf, chain, now).map(|_| ()).map_err(tls_failed)
+        }
+        _ if domain.verifier.client_auth_mandatory() => {
+            Err(tls_failed(Error::NoCertificatesPresented))
+        }
+        _ => Ok(()),
     }
-    if !first.as_slice().first().is_some_and(|byte| CONTENT_TYPES.contains(byte)) {
-        return failed(AcceptErrorKind::NotTls);
-    }
-    Poll::Ready(session.process(cx).map_err(AcceptError::from))
+}
+
+fn is_resumed(tls: &ServerConnection) -> bool {
+    tls.handshake_kind() == Some(HandshakeKind::Resumed)
 }
 
 #[cfg(test)]

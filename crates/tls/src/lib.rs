@@ -1,5 +1,5 @@
-//! TLS at both ends: termination for clients (certificates by SNI, ALPN, resumption) and verified
-//! connections to upstreams.
+//! TLS at both ends: termination for clients (certificates by SNI, their own verified, ALPN, resumption)
+//! and verified connections to upstreams.
 //!
 //! The only crate that names rustls; nothing of rustls shows in its interface. It must not know sockets,
 //! listeners, HTTP or configuration formats: it turns any byte stream into an encrypted one. Deadlines
@@ -11,6 +11,7 @@
 
 mod accept;
 mod client;
+mod domain;
 mod leaf;
 mod pem;
 mod provider;
@@ -18,8 +19,10 @@ mod sni;
 mod stream;
 mod termination;
 mod verify;
+mod verify_client;
 
 pub use accept::{AcceptError, AcceptErrorKind, Refused, looks_like_http};
 pub use client::{ClientStream, ClientTls, ConnectError, ConnectErrorKind};
+pub use domain::ClientDomain;
 pub use stream::{Protocol, ServerStream};
 pub use termination::Termination;

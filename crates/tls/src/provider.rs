@@ -41,10 +41,15 @@ fn is_aes_128(suite: CipherSuite) -> bool {
 /// rustls resumes only for the same server name. `None` where the machine gives no randomness: then
 /// sessions do not resume.
 ///
-/// Once clients are verified, listeners with different client authorities must not share these.
+/// For clients that are not verified; each way to verify them has its own ([`new_tickets`]).
 pub(crate) fn tickets() -> Option<Arc<dyn ProducesTickets>> {
     static TICKETS: OnceLock<Option<Arc<dyn ProducesTickets>>> = OnceLock::new();
-    TICKETS.get_or_init(|| aws_lc_rs::Ticketer::new().ok()).clone()
+    TICKETS.get_or_init(new_tickets).clone()
+}
+
+/// Keys as those of [`tickets`], which open no other's tickets.
+pub(crate) fn new_tickets() -> Option<Arc<dyn ProducesTickets>> {
+    aws_lc_rs::Ticketer::new().ok()
 }
 
 /// The machine's certificate authorities and what went wrong in reading them.

@@ -10,14 +10,24 @@ use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use model::HttpVersions;
 use rustls::{ConnectionCommon, ServerConnection, SideData};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::domain::ClientDomain;
 
 /// Sealed bytes kept for a peer that reads slowly; beyond it writes wait.
 pub(crate) const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// The ALPN names offered to clients, preferred first.
-pub(crate) const ALPN_SERVED: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
+pub(crate) fn alpn_served(versions: HttpVersions) -> &'static [&'static [u8]] {
+    const SERVED: &[&[u8]] = &[b"h2", b"http/1.1", b"http/1.0"];
+    match versions {
+        HttpVersions::All => SERVED,
+        HttpVersions::Http1 => &SERVED[1..],
+        HttpVersions::Http2 => &SERVED[..1],
+    }
+}
 
 /// What is spoken inside, as ALPN settled it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +49,7 @@ impl Protocol {
 #[derive(Debug)]
 pub struct ServerStream<S> {
     pub(crate) session: Session<S, ServerConnection>,
+    pub(crate) domain: ClientDomain,
 }
 
 impl<S> ServerStream<S> {
@@ -52,6 +63,12 @@ impl<S> ServerStream<S> {
     #[must_use]
     pub fn sni(&self) -> Option<&str> {
         self.session.tls.server_name()
+    }
+
+    /// What the client had to show.
+    #[must_use]
+    pub fn domain(&self) -> &ClientDomain {
+        &self.domain
     }
 
     /// Whether the handshake resumed an earlier session.
@@ -118,11 +135,7 @@ where
         cx: &mut Context<'_>,
         first: &mut FirstBytes,
     ) -> Poll<io::Result<usize>> {
-        let mut view = Noting { inner: BlockingView { io: &mut self.io, cx }, first };
-        match self.tls.read_tls(&mut view) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-            taken => Poll::Ready(taken),
-        }
+        poll_take(&mut self.io, cx, first, |view| self.tls.read_tls(view))
     }
 
     /// Processes what was taken in. Where it breaks the protocol the peer gets an alert.
@@ -227,6 +240,19 @@ where
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             done => Poll::Ready(done),
         }
+    }
+}
+
+/// Lets rustls take in what a stream has, and notes how that begins. 0 at its end.
+pub(crate) fn poll_take<S: AsyncRead + Unpin>(
+    io: &mut S,
+    cx: &mut Context<'_>,
+    first: &mut FirstBytes,
+    take: impl FnOnce(&mut dyn Read) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    match take(&mut Noting { inner: BlockingView { io, cx }, first }) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        taken => Poll::Ready(taken),
     }
 }
 

@@ -1,15 +1,19 @@
 //! TLS towards clients, built from the model: files read and checked, all problems reported at once.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use model::{Certificate, Diagnostic, Diagnostics, TlsTermination};
-use rustls::server::ServerSessionMemoryCache;
+use model::{
+    Certificate, Diagnostic, Diagnostics, HostName, HostPattern, HttpVersions, TlsTermination,
+};
+use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, ServerConfig};
 use rustls_pki_types::CertificateDer;
 
+use crate::domain::{self, ClientDomain};
 use crate::leaf::Leaf;
 use crate::pem::{self, Complaint};
 use crate::provider;
@@ -29,8 +33,19 @@ const SESSIONS_MAX: usize = 1024;
 /// Accepts TLS connections on a listener. Cheap to clone, shared by all worker threads.
 #[derive(Clone)]
 pub struct Termination {
-    pub(crate) config: Arc<ServerConfig>,
+    table: Arc<SniTable>,
+    /// By the numbers in the table; the first is for clients that show nothing.
+    domains: Arc<[Served]>,
+    /// Every client gets a certificate, and none shows one: the hello need not be looked at first.
+    uniform: bool,
     warnings: Arc<Diagnostics>,
+}
+
+/// How clients of one domain are served.
+#[derive(Clone)]
+pub(crate) struct Served {
+    pub(crate) domain: ClientDomain,
+    pub(crate) config: Arc<ServerConfig>,
 }
 
 impl fmt::Debug for Termination {
@@ -42,46 +57,33 @@ impl fmt::Debug for Termination {
 
 impl Termination {
     /// Reads the certificates and keys and checks them: readable, at most 1 MiB, a key that parses and
-    /// belongs to the first certificate of the chain. Reads files, so not for a worker thread.
+    /// belongs to the first certificate of the chain; the same for the authorities of clients. Offers those
+    /// versions of HTTP. Reads files, so not for a worker thread.
     ///
     /// # Errors
     /// All that is wrong, with the place of the certificate it is wrong with, and the warnings beside it.
-    pub fn load(termination: &TlsTermination) -> Result<Self, Diagnostics> {
-        let mut diagnostics = Diagnostics::default();
-        let now = SystemTime::now();
-        let mut table: Option<SniTable> = None;
+    pub fn load(termination: &TlsTermination, versions: HttpVersions) -> Result<Self, Diagnostics> {
+        let mut loading = Loading::default();
+        loading.domains.push(ClientDomain::default());
         for (index, certificate) in termination.certificates.iter().enumerate() {
-            match load_certificate(certificate) {
-                Ok((key, leaf)) => {
-                    let table = table.get_or_insert_with(|| SniTable::new(key.clone()));
-                    table.add(&leaf.dns_names, &key);
-                    warn(certificate, &leaf, index == 0, now, &mut diagnostics);
-                }
-                Err(complaints) => {
-                    for complaint in complaints {
-                        diagnostics.push(
-                            Diagnostic::error(certificate.place.clone(), "", complaint.problem)
-                                .value(complaint.found)
-                                .expected(complaint.expected),
-                        );
-                    }
-                }
-            }
+            loading.certificate(certificate, termination.first_is_default && index == 0);
         }
-        let table = match table {
-            Some(table) if !diagnostics.has_errors() => table,
-            _ => {
-                if !diagnostics.has_errors() {
-                    let place = model::Place::whole("TLS");
-                    diagnostics.push(Diagnostic::error(place, "", "no certificate is given"));
-                }
-                return Err(diagnostics);
-            }
+        let Loading { table, domains, mut diagnostics, .. } = loading;
+        if termination.certificates.is_empty() && termination.first_is_default {
+            let place = model::Place::whole("TLS");
+            diagnostics.push(Diagnostic::error(place, "", "no certificate is given"));
+        }
+        if diagnostics.has_errors() {
+            return Err(diagnostics);
+        }
+        let table = Arc::new(table);
+        let uniform = termination.first_is_default && domains.len() == 1;
+        let served = |domain: ClientDomain| {
+            let config = Arc::new(server_config(termination, versions, &table, &domain));
+            Served { domain, config }
         };
-        Ok(Self {
-            config: Arc::new(server_config(termination, table)),
-            warnings: Arc::new(diagnostics),
-        })
+        let domains = domains.into_iter().map(served).collect();
+        Ok(Self { table, domains, uniform, warnings: Arc::new(diagnostics) })
     }
 
     /// What [`Self::load`] found odd but usable: certificates that have expired, are not valid yet, expire
@@ -90,18 +92,156 @@ impl Termination {
     pub fn warnings(&self) -> &Diagnostics {
         &self.warnings
     }
+
+    /// Whether clients of some name must show a certificate, or may.
+    #[must_use]
+    pub fn verifies_clients(&self) -> bool {
+        self.domains.len() > 1
+    }
+
+    /// What clients must show for a host, in lower case and without a port: the domain that a connection with
+    /// this name as SNI would have. Empty stands for no name.
+    #[must_use]
+    pub fn domain(&self, host: &str) -> &ClientDomain {
+        static NOTHING: ClientDomain = ClientDomain(None);
+        let name = (!host.is_empty()).then_some(host);
+        self.served(name).map_or(&NOTHING, |served| &served.domain)
+    }
+
+    /// The one configuration for everybody, if there is one.
+    pub(crate) fn uniform(&self) -> Option<&Served> {
+        self.domains.first().filter(|_| self.uniform)
+    }
+
+    /// How clients are served that ask for a name; `None` where no certificate is for it.
+    pub(crate) fn served(&self, name: Option<&str>) -> Option<&Served> {
+        self.domains.get(self.table.site(name)?.domain)
+    }
 }
 
-fn server_config(termination: &TlsTermination, table: SniTable) -> ServerConfig {
-    let versions = provider::versions(termination.min_version);
-    let mut config = ServerConfig::builder_with_provider(provider::provider())
-        .with_protocol_versions(versions)
-        .expect("aws-lc-rs has cipher suites for both versions")
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(table));
-    config.alpn_protocols = crate::stream::ALPN_SERVED.iter().map(|p| p.to_vec()).collect();
-    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
-    if let Some(tickets) = provider::tickets() {
+/// What has been loaded so far.
+#[derive(Default)]
+struct Loading {
+    table: SniTable,
+    domains: Vec<ClientDomain>,
+    diagnostics: Diagnostics,
+    /// Of a domain, by its address.
+    numbers: HashMap<usize, usize>,
+    now: Option<SystemTime>,
+}
+
+impl Loading {
+    /// Takes one certificate in, or says what is wrong with it.
+    fn certificate(&mut self, certificate: &Certificate, is_default: bool) {
+        let loaded = load_certificate(certificate);
+        let domain = self.domain(certificate);
+        let (key, leaf) = match loaded {
+            Ok(loaded) => loaded,
+            Err(complaints) => {
+                return complaints.into_iter().for_each(|c| self.complain(certificate, c));
+            }
+        };
+        let Some(domain) = domain else { return };
+        if is_default {
+            self.table.set_fallback(&key, domain);
+        }
+        let own: Vec<HostPattern>;
+        let names = match certificate.hosts.as_slice() {
+            [] => {
+                own = leaf.dns_names.iter().filter_map(|name| pattern(name)).collect();
+                own.as_slice()
+            }
+            given => given,
+        };
+        for name in names {
+            if !self.table.add(name, &key, domain) {
+                let file = pem::describe(&certificate.chain);
+                let problem = format!(
+                    "the certificate in {file} is not used for {name}: an earlier one asks \
+                     something else of clients"
+                );
+                let place = certificate.place.clone();
+                self.diagnostics.push(Diagnostic::warning(place, "", problem));
+            }
+        }
+        let now = *self.now.get_or_insert_with(SystemTime::now);
+        let unused = names.is_empty() && !is_default;
+        warn(certificate, &leaf, unused, now, &mut self.diagnostics);
+    }
+
+    /// The number of the domain of a certificate's clients.
+    fn domain(&mut self, certificate: &Certificate) -> Option<usize> {
+        let Some(verification) = &certificate.client_verification else { return Some(0) };
+        let (domain, warning) = match domain::load(verification) {
+            Ok(loaded) => loaded,
+            Err(complaint) => {
+                self.complain(certificate, complaint);
+                return None;
+            }
+        };
+        if let Some(problem) = warning {
+            let place = certificate.place.clone();
+            self.diagnostics.push(Diagnostic::warning(place, "", problem));
+        }
+        Some(self.number_of(domain))
+    }
+
+    fn number_of(&mut self, domain: ClientDomain) -> usize {
+        let numbers = &mut self.numbers;
+        let next = self.domains.len();
+        let number = *numbers.entry(domain.key()).or_insert(next);
+        if number == next {
+            self.domains.push(domain);
+        }
+        number
+    }
+
+    fn complain(&mut self, certificate: &Certificate, complaint: Complaint) {
+        let place = certificate.place.clone();
+        let diagnostic = Diagnostic::error(place, "", complaint.problem)
+            .value(complaint.found)
+            .expected(complaint.expected);
+        self.diagnostics.push(diagnostic);
+    }
+}
+
+/// A name of a certificate; `None` for one that no client can ask for.
+fn pattern(name: &str) -> Option<HostPattern> {
+    match name.strip_prefix("*.") {
+        Some(parent) => HostName::parse(parent).ok().map(HostPattern::OneLabel),
+        None => HostName::parse(name).ok().map(HostPattern::Exact),
+    }
+}
+
+fn server_config(
+    termination: &TlsTermination,
+    versions: HttpVersions,
+    table: &Arc<SniTable>,
+    domain: &ClientDomain,
+) -> ServerConfig {
+    let tls_versions = provider::versions(termination.min_version);
+    let builder = ServerConfig::builder_with_provider(provider::provider())
+        .with_protocol_versions(tls_versions)
+        .expect("aws-lc-rs has cipher suites for both versions");
+    let builder = match &domain.0 {
+        None => builder.with_no_client_auth(),
+        Some(domain) => builder.with_client_cert_verifier(domain.verifier.clone()),
+    };
+    let mut config = builder.with_cert_resolver(table.clone());
+    config.alpn_protocols =
+        crate::stream::alpn_served(versions).iter().map(|p| p.to_vec()).collect();
+    let tickets = match &domain.0 {
+        None => {
+            config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+            provider::tickets()
+        }
+        // There may be thousands of domains, and clients with certificates have tickets.
+        Some(domain) => {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            domain.tickets.clone()
+        }
+    };
+    if let Some(tickets) = tickets {
         config.ticketer = tickets;
     }
     // Most clients only list what they know; see `provider::provider` for our order.
@@ -172,7 +312,7 @@ fn mismatch(certificate: &Certificate, certified: &CertifiedKey) -> Complaint {
 fn warn(
     certificate: &Certificate,
     leaf: &Leaf,
-    first: bool,
+    unused: bool,
     now: SystemTime,
     diagnostics: &mut Diagnostics,
 ) {
@@ -181,12 +321,12 @@ fn warn(
         let problem = format!("the certificate in {file} {words}");
         diagnostics.push(Diagnostic::warning(certificate.place.clone(), "", problem));
     }
-    if !first && leaf.dns_names.is_empty() {
+    if unused {
         let problem =
             format!("the certificate in {file} has no DNS name, so that it is never chosen");
         diagnostics.push(
             Diagnostic::warning(certificate.place.clone(), "", problem)
-                .expected("a subject alternative name, unless it stands first"),
+                .expected("a subject alternative name, or the hosts that it is for"),
         );
     }
 }

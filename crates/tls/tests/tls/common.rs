@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use cloverleaf_tls::{ClientStream, ClientTls, ConnectError, Refused, ServerStream, Termination};
-use model::{Certificate, PemSource, Place, TlsTermination, TlsVersion, UpstreamTls, Verification};
+use model::{
+    Certificate, Diagnostics, HttpVersions, PemSource, Place, TlsTermination, TlsVersion,
+    UpstreamTls, Verification,
+};
 use testkit::{Authority, Issued};
 use tokio::io::DuplexStream;
 
@@ -17,17 +20,24 @@ pub(crate) fn certificate(issued: &Issued) -> Certificate {
     Certificate {
         chain: PemSource::File(issued.chain_file.clone()),
         key: PemSource::File(issued.key_file.clone()),
+        hosts: Vec::new(),
+        client_verification: None,
         place: Place::at("a.yaml".into(), 1, 1),
     }
 }
 
 pub(crate) fn termination(issued: &[&Issued], min_version: TlsVersion) -> TlsTermination {
     let certificates = issued.iter().map(|issued| certificate(issued)).collect();
-    TlsTermination { certificates, min_version }
+    TlsTermination { certificates, first_is_default: true, min_version }
+}
+
+/// With every version of HTTP.
+pub(crate) fn load(described: &TlsTermination) -> Result<Termination, Diagnostics> {
+    Termination::load(described, HttpVersions::All)
 }
 
 pub(crate) fn server(issued: &[&Issued]) -> Termination {
-    Termination::load(&termination(issued, TlsVersion::V1_2)).unwrap()
+    load(&termination(issued, TlsVersion::V1_2)).unwrap()
 }
 
 pub(crate) fn place() -> Place {

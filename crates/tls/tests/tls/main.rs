@@ -1,5 +1,6 @@
 //! Both ends of TLS against each other in memory, and against rustls clients and servers of other making.
 
+mod client_certificates;
 mod common;
 mod streams;
 mod terminations;

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use cloverleaf_tls::{AcceptErrorKind, Protocol, Termination};
-use model::{Diagnostics, PemSource, TlsVersion};
+use model::{Diagnostics, HostName, HostPattern, HttpVersions, PemSource, TlsVersion};
 use testkit::certs::Wanted;
 use testkit::client::Tls;
 use testkit::{Authority, Client};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{certificate, client, handshake, runtime, server, termination};
+use crate::common::{certificate, client, handshake, load, runtime, server, termination};
 
 /// The name that the certificate for a host turns out to be for, by verifying it under that host.
 fn served(server: &Termination, authority: &Authority, host: &str) -> String {
@@ -90,9 +90,12 @@ fn all_problems_are_reported_at_once() {
     let chain = format!("{}{}", authority.pem(), good.chain_pem);
     not_leaf_first.chain = PemSource::Inline(chain.into_bytes().into());
     let certificates = vec![wrong_key, missing, certificate(&good), swapped, not_leaf_first];
-    let errors =
-        Termination::load(&model::TlsTermination { certificates, min_version: TlsVersion::V1_2 })
-            .unwrap_err();
+    let errors = load(&model::TlsTermination {
+        certificates,
+        first_is_default: true,
+        min_version: TlsVersion::V1_2,
+    })
+    .unwrap_err();
     let expected = [
         "does not belong to the certificate",
         "cannot read certificates from /nowhere/chain.pem",
@@ -148,9 +151,9 @@ fn loading_again_takes_up_new_files() {
     let authority = Authority::new();
     let old = authority.server(&["old.test"]);
     let described = termination(&[&old], TlsVersion::V1_2);
-    let before = Termination::load(&described).unwrap();
+    let before = load(&described).unwrap();
     authority.server(&["new.test"]).replace(&old);
-    let after = Termination::load(&described).unwrap();
+    let after = load(&described).unwrap();
     assert_eq!(served(&before, &authority, "old.test"), "fits");
     assert_eq!(served(&after, &authority, "new.test"), "fits");
 }
@@ -164,13 +167,12 @@ fn ten_thousand_certificates_load() {
     let mut one = described.certificates[0].clone();
     (one.chain, one.key) = (inline(&issued.chain_pem), inline(&issued.key_pem));
     let many = vec![one; 10_000];
-    let loaded =
-        Termination::load(&model::TlsTermination { certificates: many, ..described }).unwrap();
+    let loaded = load(&model::TlsTermination { certificates: many, ..described }).unwrap();
     assert_eq!(served(&loaded, &authority, "a.test"), "fits");
 }
 
 /// Serves so many connections in a thread: each is accepted, greeted with what it was, and closed.
-fn listen(
+pub(crate) fn listen(
     server: Termination,
     connections: usize,
 ) -> (SocketAddr, std::thread::JoinHandle<Vec<Result<(), AcceptErrorKind>>>) {
@@ -248,7 +250,7 @@ fn the_lowest_version_is_kept() {
     assert_eq!(greeting(Client::connect_tls(address, only_1_2)), "http/1 a.test full");
     handle.join().unwrap();
 
-    let server = Termination::load(&termination(&[&issued], TlsVersion::V1_3)).unwrap();
+    let server = load(&termination(&[&issued], TlsVersion::V1_3)).unwrap();
     let (address, handle) = listen(server, 1);
     assert!(Client::try_connect_tls(address, only_1_2).is_err());
     assert_eq!(handle.join().unwrap(), [Err(AcceptErrorKind::NoSharedVersion)]);
@@ -261,21 +263,25 @@ const HELLO_TLS_1_0: &[u8] = &[
     0x00, 0x04, 0x00, 0x2f, 0x00, 0x35, 0x01, 0x00,
 ];
 
+const NOT_TLS: [(&[u8], &[u8], AcceptErrorKind); 6] = [
+    (
+        b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        AcceptErrorKind::PlainHttp,
+    ),
+    (b"\x00\x01\x02", b"", AcceptErrorKind::NotTls),
+    (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", b"\x15\x03", AcceptErrorKind::BadClientHello),
+    (b"\x16\x03\x01", b"", AcceptErrorKind::Eof),
+    (b"", b"", AcceptErrorKind::Eof),
+    (HELLO_TLS_1_0, b"\x15\x03", AcceptErrorKind::NoSharedVersion),
+];
+
 #[test]
 fn what_is_not_tls_is_told_apart() {
     let authority = Authority::new();
     let server = server(&[&authority.server(&["a.test"])]);
-    let http = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
-    let cases: [(&[u8], &[u8], AcceptErrorKind); 6] = [
-        (http, b"HTTP/1.1 400 Bad Request\r\n\r\n", AcceptErrorKind::PlainHttp),
-        (b"\x00\x01\x02", b"", AcceptErrorKind::NotTls),
-        (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", b"\x15\x03", AcceptErrorKind::BadClientHello),
-        (b"\x16\x03\x01", b"", AcceptErrorKind::Eof),
-        (b"", b"", AcceptErrorKind::Eof),
-        (HELLO_TLS_1_0, b"\x15\x03", AcceptErrorKind::NoSharedVersion),
-    ];
-    let (address, handle) = listen(server, cases.len());
-    for (sent, answer, _) in cases {
+    let (address, handle) = listen(server, NOT_TLS.len());
+    for (sent, answer, _) in NOT_TLS {
         let mut connection = Client::connect(address);
         connection.send(sent);
         connection.finish();
@@ -284,7 +290,7 @@ fn what_is_not_tls_is_told_apart() {
         assert!(answered.starts_with(answer), "{sent:?}: {answered:?}");
     }
     let kinds: Vec<_> = handle.join().unwrap().into_iter().map(Result::unwrap_err).collect();
-    assert_eq!(kinds, cases.map(|(_, _, kind)| kind));
+    assert_eq!(kinds, NOT_TLS.map(|(_, _, kind)| kind));
 }
 
 #[test]
@@ -320,4 +326,129 @@ fn a_client_that_refuses_our_certificate_is_seen() {
     let tls = Tls { only_1_2: true, ..Tls::trusting(theirs.pem(), "a.test") };
     assert!(Client::try_connect_tls(address, tls).is_err());
     assert_eq!(handle.join().unwrap(), [Err(AcceptErrorKind::CertificateRefused)]);
+}
+
+fn pattern(text: &str) -> HostPattern {
+    let name = |text: &str| HostName::parse(text).unwrap();
+    match (text.strip_prefix("**."), text.strip_prefix("*.")) {
+        _ if text == "*" => HostPattern::Any,
+        (Some(rest), _) => HostPattern::ManyLabels(name(rest)),
+        (_, Some(rest)) => HostPattern::OneLabel(name(rest)),
+        _ => HostPattern::Exact(name(text)),
+    }
+}
+
+/// What is said of a certificate goes before what it says of itself.
+#[test]
+fn declared_hosts_decide_which_certificate_is_used() {
+    let authority = Authority::new();
+    let declared = [
+        ("second.test", &["**.a.test", "twice.test"][..]),
+        ("third.test", &["*.a.test"]),
+        ("fourth.test", &["x.a.test", "twice.test"]),
+        ("fifth.test", &["**.deep.a.test"]),
+        ("own.test", &[]),
+        // Stands for a name that is another's.
+        ("x.a.test", &["other.test"]),
+    ];
+    let issued: Vec<_> = declared.iter().map(|(name, _)| authority.server(&[*name])).collect();
+    let mut described = termination(&issued.iter().collect::<Vec<_>>(), TlsVersion::V1_2);
+    described.first_is_default = false;
+    for (certificate, (_, hosts)) in described.certificates.iter_mut().zip(declared) {
+        certificate.hosts = hosts.iter().map(|host| pattern(host)).collect();
+    }
+    let cases = [
+        ("x.a.test", Some("fourth.test")),
+        ("y.a.test", Some("third.test")),
+        ("z.y.a.test", Some("second.test")),
+        ("y.deep.a.test", Some("fifth.test")),
+        ("deep.a.test", Some("third.test")),
+        ("twice.test", Some("second.test")),
+        ("TWICE.test", Some("second.test")),
+        ("other.test", Some("x.a.test")),
+        ("own.test", Some("own.test")),
+        ("second.test", None),
+        ("a.test", None),
+        ("unknown.test", None),
+        // No SNI.
+        ("127.0.0.1", None),
+    ];
+    let server = load(&described).unwrap();
+    for (host, wanted) in cases {
+        let expected = match wanted {
+            Some(name) if name == host => "fits".to_owned(),
+            Some(name) => format!("the certificate is for {name}, not {}", host.to_lowercase()),
+            None => "the upstream ended the handshake with the alert unrecognized_name".to_owned(),
+        };
+        let found = served(&server, &authority, host).replace(host, &host.to_lowercase());
+        assert_eq!(found, expected, "{host}");
+    }
+    // Any host goes before the default, and is for no name as well.
+    described.certificates[0].hosts = vec![HostPattern::Any];
+    let server = load(&described).unwrap();
+    for host in ["unknown.test", "127.0.0.1"] {
+        let expected = format!("the certificate is for second.test, not {host}");
+        assert_eq!(served(&server, &authority, host), expected);
+    }
+}
+
+#[test]
+fn without_certificates_every_handshake_is_refused() {
+    let authority = Authority::new();
+    let none = |first_is_default| model::TlsTermination {
+        certificates: Vec::new(),
+        first_is_default,
+        min_version: TlsVersion::V1_2,
+    };
+    assert!(load(&none(true)).is_err());
+    let server = load(&none(false)).unwrap();
+    let (address, handle) = listen(server, 3);
+    let tls = Tls::trusting(authority.pem(), "a.test");
+    for only_1_2 in [false, true] {
+        let refused = Client::try_connect_tls(address, Tls { only_1_2, ..tls }).err().unwrap();
+        assert!(refused.to_string().contains("UnrecognisedName"), "{refused}");
+    }
+    // What speaks no TLS is still told so.
+    let mut plain = Client::connect(address);
+    plain.send("GET / HTTP/1.1\r\n\r\n");
+    assert!(plain.read_some().unwrap().starts_with(b"HTTP/1.1 400"));
+    let refused = Err(AcceptErrorKind::UnrecognizedName);
+    assert_eq!(handle.join().unwrap(), [refused, refused, Err(AcceptErrorKind::PlainHttp)]);
+}
+
+/// The hello is read before anything is decided, in whatever pieces it comes.
+#[test]
+fn what_is_not_tls_is_told_apart_where_the_name_decides() {
+    let authority = Authority::new();
+    let mut described = termination(&[&authority.server(&["a.test"])], TlsVersion::V1_2);
+    described.first_is_default = false;
+    let (address, handle) = listen(load(&described).unwrap(), NOT_TLS.len());
+    for (sent, answer, _) in NOT_TLS {
+        let mut connection = Client::connect(address);
+        connection.send(sent);
+        connection.finish();
+        let answered = connection.read_some().unwrap_or_default();
+        assert!(answered.starts_with(answer), "{sent:?}: {answered:?}");
+    }
+    let kinds: Vec<_> = handle.join().unwrap().into_iter().map(Result::unwrap_err).collect();
+    assert_eq!(kinds, NOT_TLS.map(|(_, _, kind)| kind));
+}
+
+#[test]
+fn a_listener_offers_what_it_speaks() {
+    let authority = Authority::new();
+    let described = termination(&[&authority.server(&["a.test"])], TlsVersion::V1_2);
+    let cases: [(_, &[&str], _); 4] = [
+        (HttpVersions::Http1, &["h2", "http/1.1"], Some("http/1 a.test full")),
+        (HttpVersions::Http1, &["h2"], None),
+        (HttpVersions::Http2, &["http/1.1", "h2"], Some("h2 a.test full")),
+        (HttpVersions::Http2, &["http/1.1"], None),
+    ];
+    for (versions, alpn, expected) in cases {
+        let (address, handle) = listen(Termination::load(&described, versions).unwrap(), 1);
+        let tls = Tls { alpn, ..Tls::trusting(authority.pem(), "a.test") };
+        let found = Client::try_connect_tls(address, tls).ok().map(greeting);
+        assert_eq!(found.as_deref(), expected, "{versions:?} {alpn:?}");
+        handle.join().unwrap();
+    }
 }

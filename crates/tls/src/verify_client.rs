@@ -1,0 +1,91 @@
+//! Verifying a client's certificate against authorities, as a listener demands.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
+};
+
+use crate::leaf::{Leaf, Validity};
+use crate::provider;
+
+/// A certificate is accepted that one of the authorities has issued, or that is itself one of those given:
+/// as a self-signed one made to be an authority is, which a strict path builder refuses as a client's own.
+///
+/// # Errors
+/// Where there are no authorities.
+pub(crate) fn against(
+    roots: RootCertStore,
+    given: Vec<CertificateDer<'static>>,
+    optional: bool,
+) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    let provider: Arc<CryptoProvider> = provider::provider();
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = if optional { builder.allow_unauthenticated() } else { builder };
+    Ok(Arc::new(Trusting { authorities: builder.build()?, given }))
+}
+
+#[derive(Debug)]
+struct Trusting {
+    authorities: Arc<dyn ClientCertVerifier>,
+    given: Vec<CertificateDer<'static>>,
+}
+
+impl ClientCertVerifier for Trusting {
+    fn offer_client_auth(&self) -> bool {
+        self.authorities.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.authorities.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.authorities.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if !self.given.iter().any(|given| given == end_entity) {
+            return self.authorities.verify_client_cert(end_entity, intermediates, now);
+        }
+        let leaf = Leaf::parse(end_entity).ok_or(CertificateError::BadEncoding)?;
+        match leaf.validity(SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs())) {
+            Validity::NotYet => Err(CertificateError::NotValidYet.into()),
+            Validity::Over => Err(CertificateError::Expired.into()),
+            Validity::Now => Ok(ClientCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
+        self.authorities.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
+        self.authorities.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
+    }
+}
