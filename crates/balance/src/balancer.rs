@@ -1,12 +1,31 @@
 //! An upstream's endpoints as one worker sees them: what is in flight to each, and which is next.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use model::Algorithm;
 
 use crate::random::weigh_except;
-use crate::{RandomChoice, Rng, Tried, WeightedChoice};
+use crate::{RandomChoice, Rng, Tried, WeightedChoice, rendezvous};
+
+/// An endpoint as a balancer knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its share beside the others'; 0 is never picked.
+    pub weight: u32,
+    /// What it is known by wherever it stands in the list: [`crate::identity`] of its target.
+    pub identity: u64,
+}
+
+/// What a pick looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'t> {
+    /// Who asks.
+    pub client: IpAddr,
+    /// Where this request has been sent already.
+    pub tried: &'t Tried,
+}
 
 /// Chooses among an upstream's endpoints. Belongs to one worker and counts that worker's requests alone.
 #[derive(Debug)]
@@ -16,10 +35,12 @@ pub struct Balancer {
     in_flight: Box<[Rc<Cell<u32>>]>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Choice {
     RoundRobin(WeightedChoice),
     LeastRequests(RandomChoice),
+    /// The members' identities.
+    ClientAddress(Box<[u64]>),
 }
 
 /// A request under way to an endpoint: counted from [`Balancer::started`] until this is dropped. Dropping
@@ -46,57 +67,88 @@ impl Drop for InFlight {
 }
 
 impl Choice {
-    fn new(algorithm: Algorithm, weights: &[u32], start: usize) -> Self {
+    fn new(algorithm: Algorithm, members: &[Member], weights: &[u32], start: usize) -> Self {
         match algorithm {
             Algorithm::RoundRobin => Self::RoundRobin(WeightedChoice::new(weights, start)),
             Algorithm::LeastRequests => Self::LeastRequests(RandomChoice::new(weights)),
+            Algorithm::ClientAddress => {
+                Self::ClientAddress(members.iter().map(|member| member.identity).collect())
+            }
         }
     }
 
-    fn algorithm(&self) -> Algorithm {
+    /// Whether it would be made of these in the same way.
+    fn is_of(&self, algorithm: Algorithm, members: &[Member]) -> bool {
         match self {
-            Self::RoundRobin(_) => Algorithm::RoundRobin,
-            Self::LeastRequests(_) => Algorithm::LeastRequests,
+            Self::RoundRobin(_) => algorithm == Algorithm::RoundRobin,
+            Self::LeastRequests(_) => algorithm == Algorithm::LeastRequests,
+            Self::ClientAddress(identities) => {
+                algorithm == Algorithm::ClientAddress
+                    && identities.iter().eq(members.iter().map(|member| &member.identity))
+            }
         }
     }
 }
 
 impl Balancer {
-    /// A balancer over endpoints of these weights, known by their index; weight 0 is never picked. `start`
-    /// moves the beginning of a round robin: give each worker another.
+    /// A balancer over endpoints, known by their index. `start` moves the beginning of a round robin: give
+    /// each worker another.
     #[must_use]
-    pub fn new(algorithm: Algorithm, weights: &[u32], start: usize) -> Self {
+    pub fn new(algorithm: Algorithm, members: &[Member], start: usize) -> Self {
+        let weights: Box<[u32]> = members.iter().map(|member| member.weight).collect();
         Self {
-            choice: Choice::new(algorithm, weights, start),
-            weights: weights.into(),
-            in_flight: weights.iter().map(|_| Rc::default()).collect(),
+            choice: Choice::new(algorithm, members, &weights, start),
+            weights,
+            in_flight: members.iter().map(|_| Rc::default()).collect(),
         }
     }
 
-    /// The endpoint for a request, or for its next attempt: none of those already tried, while there are
-    /// others. `None` where no endpoint has weight. An attempt after the first takes no turn of a round
-    /// robin; it goes to one of the rest at random by weight, so that a dead endpoint's load does not all
-    /// fall on its neighbour.
+    /// The endpoint for a request, or for its next attempt: one that `serves`, and none of those already
+    /// tried while there are others. `None` where no endpoint that serves has weight. What a tried
+    /// endpoint and one that does not serve would have got goes to the rest at random by weight, so that it
+    /// does not all fall on a neighbour; a retry takes no turn of a round robin. By client address it goes
+    /// to the next in the client's own order.
     ///
-    /// Counts nothing: call [`Self::started`] when the request goes out.
+    /// Counts nothing: call [`Self::started`] when the request goes out. `serves` must be cheap and the
+    /// same for an index throughout the call.
     #[must_use]
-    pub fn pick(&mut self, rng: &mut Rng, tried: &Tried) -> Option<usize> {
+    pub fn pick(
+        &mut self,
+        rng: &mut Rng,
+        request: Request<'_>,
+        serves: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         if let [only] = *self.weights {
-            return (only > 0).then_some(0);
+            return (only > 0 && serves(0)).then_some(0);
         }
+        let tried = request.tried;
+        if tried.is_empty() {
+            return self.pick_except(rng, request, true, |index| !serves(index));
+        }
+        self.pick_except(rng, request, false, |index| tried.contains(index) || !serves(index))
+            .or_else(|| self.pick_except(rng, request, true, |index| !serves(index)))
+    }
+
+    fn pick_except(
+        &mut self,
+        rng: &mut Rng,
+        request: Request<'_>,
+        in_turn: bool,
+        excluded: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         match &mut self.choice {
             Choice::RoundRobin(turns) => {
-                if !tried.is_empty() {
-                    let other = weigh_except(&self.weights, rng, |i| tried.contains(i));
-                    if other.is_some() {
-                        return other;
+                if in_turn {
+                    let next = turns.pick()?;
+                    if !excluded(next) {
+                        return Some(next);
                     }
                 }
-                turns.pick()
+                weigh_except(&self.weights, rng, excluded)
             }
-            Choice::LeastRequests(random) => {
-                less_loaded(random, &self.in_flight, rng, |i| tried.contains(i))
-                    .or_else(|| less_loaded(random, &self.in_flight, rng, |_| false))
+            Choice::LeastRequests(random) => less_loaded(random, &self.in_flight, rng, excluded),
+            Choice::ClientAddress(identities) => {
+                rendezvous::pick(identities, &self.weights, request.client, excluded)
             }
         }
     }
@@ -124,22 +176,27 @@ impl Balancer {
         self.weights.is_empty()
     }
 
-    /// Takes over a changed list of endpoints. `previous` tells where an endpoint of the new list stood in
-    /// the old one: what is in flight to it still counts. A round robin goes on where it was if algorithm
-    /// and weights are the same, else it begins at `start`.
-    pub fn rebuild(
-        &mut self,
+    /// The balancer for a changed list of endpoints; this one may serve on for those who still have it.
+    /// `previous` tells where an endpoint of the new list stood in this one: what is in flight to it
+    /// counts in both. A round robin goes on where it was if algorithm and weights are the same, else it
+    /// begins at `start`.
+    #[must_use]
+    pub fn changed(
+        &self,
         algorithm: Algorithm,
-        weights: &[u32],
+        members: &[Member],
         start: usize,
         previous: impl Fn(usize) -> Option<usize>,
-    ) {
+    ) -> Self {
         let kept = |index| previous(index).and_then(|old| self.in_flight.get(old)).cloned();
-        self.in_flight = (0..weights.len()).map(|index| kept(index).unwrap_or_default()).collect();
-        if self.choice.algorithm() != algorithm || *self.weights != *weights {
-            self.choice = Choice::new(algorithm, weights, start);
-            self.weights = weights.into();
-        }
+        let in_flight = (0..members.len()).map(|index| kept(index).unwrap_or_default()).collect();
+        let weights: Box<[u32]> = members.iter().map(|member| member.weight).collect();
+        let choice = if self.choice.is_of(algorithm, members) && *self.weights == *weights {
+            self.choice.clone()
+        } else {
+            Choice::new(algorithm, members, &weights, start)
+        };
+        Self { choice, weights, in_flight }
     }
 }
 
@@ -166,89 +223,166 @@ fn less_loaded(
 mod tests {
     use super::*;
 
-    const BOTH: [Algorithm; 2] = [Algorithm::RoundRobin, Algorithm::LeastRequests];
+    const ALL: [Algorithm; 3] =
+        [Algorithm::RoundRobin, Algorithm::LeastRequests, Algorithm::ClientAddress];
+
+    fn members(weights: &[u32]) -> Vec<Member> {
+        let member = |(index, weight): (usize, &u32)| Member {
+            weight: *weight,
+            identity: crate::identity(&index.to_string()),
+        };
+        weights.iter().enumerate().map(member).collect()
+    }
+
+    fn balancer(algorithm: Algorithm, weights: &[u32], start: usize) -> Balancer {
+        Balancer::new(algorithm, &members(weights), start)
+    }
+
+    fn pick(balancer: &mut Balancer, rng: &mut Rng, tried: &Tried) -> Option<usize> {
+        let client = IpAddr::from([192, 0, 2, 1]);
+        balancer.pick(rng, Request { client, tried }, |_| true)
+    }
 
     #[test]
     fn nothing_is_picked_from_nothing_and_one_always() {
         let mut rng = Rng::new(3);
         let mut tried = Tried::none();
         tried.add(0);
-        for algorithm in BOTH {
-            assert_eq!(Balancer::new(algorithm, &[], 5).pick(&mut rng, &tried), None);
-            assert_eq!(Balancer::new(algorithm, &[0], 5).pick(&mut rng, &tried), None);
-            let mut one = Balancer::new(algorithm, &[2], 5);
-            assert_eq!(one.pick(&mut rng, &Tried::none()), Some(0));
-            assert_eq!(one.pick(&mut rng, &tried), Some(0), "tried, but there is no other");
+        for algorithm in ALL {
+            assert_eq!(pick(&mut balancer(algorithm, &[], 5), &mut rng, &tried), None);
+            assert_eq!(pick(&mut balancer(algorithm, &[0], 5), &mut rng, &tried), None);
+            assert_eq!(pick(&mut balancer(algorithm, &[0, 0], 5), &mut rng, &tried), None);
+            let mut one = balancer(algorithm, &[2], 5);
+            assert_eq!(pick(&mut one, &mut rng, &Tried::none()), Some(0));
+            assert_eq!(pick(&mut one, &mut rng, &tried), Some(0), "tried, but there is no other");
         }
     }
 
     #[test]
     fn retries_go_elsewhere_until_all_are_tried() {
         let mut rng = Rng::new(4);
-        for algorithm in BOTH {
-            let mut balancer = Balancer::new(algorithm, &[5, 1, 0, 1], 0);
+        for algorithm in ALL {
+            let mut balancer = balancer(algorithm, &[5, 1, 0, 1], 0);
             for _ in 0..100 {
                 let mut tried = Tried::none();
                 let mut seen = Vec::new();
                 for _ in 0..3 {
-                    let index = balancer.pick(&mut rng, &tried).unwrap();
+                    let index = pick(&mut balancer, &mut rng, &tried).unwrap();
                     tried.add(index);
                     seen.push(index);
                 }
                 seen.sort_unstable();
                 assert_eq!(seen, [0, 1, 3], "{algorithm:?}");
-                assert!(balancer.pick(&mut rng, &tried).is_some());
+                assert!(pick(&mut balancer, &mut rng, &tried).is_some());
             }
+        }
+    }
+
+    #[test]
+    fn what_does_not_serve_is_not_picked_even_where_all_else_was_tried() {
+        let client = IpAddr::from([192, 0, 2, 1]);
+        let mut rng = Rng::new(9);
+        for algorithm in ALL {
+            let mut balancer = balancer(algorithm, &[1, 2, 1, 0], 0);
+            let mut tried = Tried::none();
+            for _ in 0..4 {
+                for _ in 0..50 {
+                    let request = Request { client, tried: &tried };
+                    let picked = balancer.pick(&mut rng, request, |index| index != 1).unwrap();
+                    assert!(picked != 1 && picked != 3, "{algorithm:?} picked {picked}");
+                }
+                tried.add(if tried.is_empty() { 0 } else { 2 });
+            }
+            let request = Request { client, tried: &tried };
+            assert_eq!(balancer.pick(&mut rng, request, |_| false), None);
+            assert_eq!(balancer.pick(&mut rng, request, |index| index == 3), None);
+            let mut one = self::balancer(algorithm, &[1], 0);
+            assert_eq!(one.pick(&mut rng, request, |_| false), None);
+        }
+    }
+
+    /// With one of four down, the other three share its requests, and none gets twice its own.
+    #[test]
+    fn the_load_of_one_that_is_down_falls_on_all_others() {
+        let request = Request { client: IpAddr::from([192, 0, 2, 1]), tried: &Tried::none() };
+        let mut rng = Rng::new(10);
+        for algorithm in [Algorithm::RoundRobin, Algorithm::LeastRequests] {
+            let mut balancer = balancer(algorithm, &[1, 1, 1, 1], 0);
+            let mut seen = [0_u32; 4];
+            for _ in 0..12_000 {
+                seen[balancer.pick(&mut rng, request, |index| index != 2).unwrap()] += 1;
+            }
+            let even = |index: usize| (3_800..4_200).contains(&seen[index]);
+            assert!(even(0) && even(1) && even(3) && seen[2] == 0, "{algorithm:?}: {seen:?}");
         }
     }
 
     #[test]
     fn a_retry_takes_no_turn() {
         let mut rng = Rng::new(5);
-        let mut balancer = Balancer::new(Algorithm::RoundRobin, &[1, 1, 1], 0);
+        let mut balancer = balancer(Algorithm::RoundRobin, &[1, 1, 1], 0);
         let mut tried = Tried::none();
         tried.add(0);
-        assert_eq!(balancer.pick(&mut rng, &Tried::none()), Some(0));
-        assert_ne!(balancer.pick(&mut rng, &tried), Some(0));
-        assert_eq!(balancer.pick(&mut rng, &Tried::none()), Some(1));
+        assert_eq!(pick(&mut balancer, &mut rng, &Tried::none()), Some(0));
+        assert_ne!(pick(&mut balancer, &mut rng, &tried), Some(0));
+        assert_eq!(pick(&mut balancer, &mut rng, &Tried::none()), Some(1));
     }
 
     #[test]
     fn the_less_loaded_of_two_wins_for_its_weight() {
         let mut rng = Rng::new(6);
-        let mut balancer = Balancer::new(Algorithm::LeastRequests, &[3, 1], 0);
+        let mut balancer = balancer(Algorithm::LeastRequests, &[3, 1], 0);
         // 2/3 against 1/1: the first has more requests but less load.
         let _guards = [balancer.started(0), balancer.started(0), balancer.started(1)];
-        assert!((0..50).all(|_| balancer.pick(&mut rng, &Tried::none()) == Some(0)));
+        assert!((0..50).all(|_| pick(&mut balancer, &mut rng, &Tried::none()) == Some(0)));
         let _more = [balancer.started(0), balancer.started(0)];
-        assert!((0..50).all(|_| balancer.pick(&mut rng, &Tried::none()) == Some(1)));
+        assert!((0..50).all(|_| pick(&mut balancer, &mut rng, &Tried::none()) == Some(1)));
     }
 
     #[test]
-    fn counts_follow_the_endpoint_through_a_rebuild() {
-        let mut balancer = Balancer::new(Algorithm::LeastRequests, &[1, 1, 1], 0);
-        let (gone, kept) = (balancer.started(0), balancer.started(2));
-        assert!(balancer.started(3).is_none());
+    fn counts_follow_the_endpoint_through_a_change() {
+        let old = balancer(Algorithm::LeastRequests, &[1, 1, 1], 0);
+        let (gone, kept) = (old.started(0), old.started(2));
+        assert!(old.started(3).is_none());
         // [a, b, c] becomes [c, d].
-        balancer.rebuild(Algorithm::RoundRobin, &[1, 2], 0, |new| (new == 0).then_some(2));
-        assert_eq!((balancer.len(), balancer.in_flight(0), balancer.in_flight(1)), (2, 1, 0));
+        let new =
+            old.changed(Algorithm::RoundRobin, &members(&[1, 2]), 0, |new| (new == 0).then_some(2));
+        assert_eq!((new.len(), new.in_flight(0), new.in_flight(1)), (2, 1, 0));
         drop(gone);
-        assert_eq!(balancer.in_flight(0), 1);
-        drop(kept);
-        assert_eq!(balancer.in_flight(0), 0);
-        let outlives = balancer.started(1);
-        drop(balancer);
+        assert_eq!(new.in_flight(0), 1);
+        // A request that still has the old one counts in the new one.
+        let late = old.started(2);
+        assert_eq!(new.in_flight(0), 2);
+        drop((kept, late));
+        assert_eq!(new.in_flight(0), 0);
+        let outlives = new.started(1);
+        drop((old, new));
         drop(outlives);
     }
 
     #[test]
     fn an_unchanged_round_robin_keeps_its_turn() {
         let mut rng = Rng::new(8);
-        let mut balancer = Balancer::new(Algorithm::RoundRobin, &[1, 1, 1], 0);
-        assert_eq!(balancer.pick(&mut rng, &Tried::none()), Some(0));
-        balancer.rebuild(Algorithm::RoundRobin, &[1, 1, 1], 0, Some);
-        assert_eq!(balancer.pick(&mut rng, &Tried::none()), Some(1));
-        balancer.rebuild(Algorithm::RoundRobin, &[1, 1], 0, Some);
-        assert_eq!(balancer.pick(&mut rng, &Tried::none()), Some(0));
+        let mut turns = balancer(Algorithm::RoundRobin, &[1, 1, 1], 0);
+        assert_eq!(pick(&mut turns, &mut rng, &Tried::none()), Some(0));
+        let mut turns = turns.changed(Algorithm::RoundRobin, &members(&[1, 1, 1]), 0, Some);
+        assert_eq!(pick(&mut turns, &mut rng, &Tried::none()), Some(1));
+        let mut turns = turns.changed(Algorithm::RoundRobin, &members(&[1, 1]), 0, Some);
+        assert_eq!(pick(&mut turns, &mut rng, &Tried::none()), Some(0));
+    }
+
+    #[test]
+    fn by_address_follows_the_endpoints_and_not_their_places() {
+        let mut rng = Rng::new(11);
+        let old = members(&[1, 1, 1, 1]);
+        let turned: Vec<Member> = old.iter().rev().copied().collect();
+        let mut before = Balancer::new(Algorithm::ClientAddress, &old, 0);
+        let mut after = before.changed(Algorithm::ClientAddress, &turned, 0, |new| Some(3 - new));
+        for client in 0..=255 {
+            let request =
+                Request { client: IpAddr::from([10, 0, 0, client]), tried: &Tried::none() };
+            let index = before.pick(&mut rng, request, |_| true).unwrap();
+            assert_eq!(after.pick(&mut rng, request, |_| true), Some(3 - index));
+        }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Client {
     pub(crate) listener: SocketAddr,
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
+    /// What the client had to show to get the connection.
+    pub(crate) domain: tls::ClientDomain,
     pub(crate) cells: Arc<ListenerCells>,
     pub(crate) handle: Rc<Handle>,
     /// Where the listener stood when it was last looked up: a program's generation, and the index in it.
@@ -44,12 +46,18 @@ impl Client {
         cells.open.add(1);
         let place = Cell::default();
         let (ip_text, port) = (ip.to_string().into(), peer.port());
-        Self { worker, ip, ip_text, port, listener, scheme, cells, handle, place }
+        let domain = tls::ClientDomain::default();
+        Self { worker, ip, ip_text, port, listener, scheme, domain, cells, handle, place }
     }
 
     /// Whether the connection should end after the request under way.
     pub(crate) fn is_closing(&self) -> bool {
         self.handle.is_closing() || self.worker.shared.is_draining()
+    }
+
+    /// Whether an HTTP/1 answer should be the last of its connection.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_closing() || self.worker.shared.is_leaving()
     }
 
     /// The newest program and this listener's index in it. Where the listener is no longer in it, the last program

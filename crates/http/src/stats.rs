@@ -4,7 +4,7 @@
 //! each worker its own cells for a key and sums them when read. Must not know any exposition format.
 
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub const REFUSED_REASONS: [&str; 9] = [
     "other",
 ];
 /// How TLS handshakes with clients end: well, too late, or as [`tls::AcceptErrorKind`] has it.
-pub const HANDSHAKE_RESULTS: [&str; 14] = [
+pub const HANDSHAKE_RESULTS: [&str; 17] = [
     "ok",
     "timeout",
     "plain_http",
@@ -38,6 +38,9 @@ pub const HANDSHAKE_RESULTS: [&str; 14] = [
     "no_shared_version",
     "no_shared_cipher",
     "no_shared_protocol",
+    "unrecognized_name",
+    "no_client_certificate",
+    "bad_client_certificate",
     "certificate_refused",
     "alert",
     "eof",
@@ -48,6 +51,20 @@ pub const HANDSHAKE_RESULTS: [&str; 14] = [
 /// How attempts to connect to an endpoint end.
 pub const CONNECT_RESULTS: [&str; 7] =
     ["ok", "refused", "unreachable", "timeout", "resolve", "tls", "other"];
+/// How health checks end: well, without a connection, as [`CONNECT_RESULTS`] has it, or without an answer that says
+/// that the endpoint can serve.
+pub const HEALTH_RESULTS: [&str; 10] = [
+    "ok",
+    "refused",
+    "unreachable",
+    "timeout",
+    "resolve",
+    "tls",
+    "closed",
+    "malformed",
+    "status",
+    "other",
+];
 /// Why a request was sent again.
 pub const RETRY_REASONS: [&str; 2] = ["connect", "closed"];
 
@@ -81,7 +98,7 @@ pub struct Labelled<const N: usize> {
 }
 
 impl<const N: usize> Labelled<N> {
-    fn new(labels: &'static [&'static str; N]) -> Self {
+    pub(crate) fn new(labels: &'static [&'static str; N]) -> Self {
         Self { labels, cells: std::array::from_fn(|_| Cell::default()) }
     }
 
@@ -169,6 +186,7 @@ impl Default for ListenerCells {
 /// What happens at an upstream.
 #[derive(Debug)]
 pub struct UpstreamCells {
+    forgotten: AtomicBool,
     /// Attempts to connect.
     pub connects: Labelled<{ CONNECT_RESULTS.len() }>,
     /// Requests sent again.
@@ -177,13 +195,18 @@ pub struct UpstreamCells {
 
 impl Default for UpstreamCells {
     fn default() -> Self {
-        Self { connects: Labelled::new(&CONNECT_RESULTS), retries: Labelled::new(&RETRY_REASONS) }
+        Self {
+            forgotten: AtomicBool::new(false),
+            connects: Labelled::new(&CONNECT_RESULTS),
+            retries: Labelled::new(&RETRY_REASONS),
+        }
     }
 }
 
 /// What happens at an endpoint.
 #[derive(Debug, Default)]
 pub struct EndpointCells {
+    forgotten: AtomicBool,
     /// Requests sent to it.
     pub requests: Cell,
     /// Requests under way.
@@ -192,6 +215,41 @@ pub struct EndpointCells {
     pub connect_failures: Cell,
     /// Idle connections kept.
     pub idle: Cell,
+}
+
+/// Cells that a [`Family`] hands out.
+pub trait Cells: Default {
+    /// Notes that nobody reads them any more: the family has forgotten their key, or never knew it.
+    fn forget(&self) {}
+
+    /// Whether nobody reads them any more. Who keeps cells from one program to the next must ask: a key that was
+    /// removed and came back has others.
+    fn is_forgotten(&self) -> bool {
+        false
+    }
+}
+
+impl Cells for RequestCells {}
+impl Cells for ListenerCells {}
+
+impl Cells for UpstreamCells {
+    fn forget(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Relaxed)
+    }
+}
+
+impl Cells for EndpointCells {
+    fn forget(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Relaxed)
+    }
 }
 
 /// The cells of all workers for each key.
@@ -204,11 +262,28 @@ impl<K, C> Default for Family<K, C> {
     }
 }
 
-impl<K: Hash + Eq + Clone, C: Default> Family<K, C> {
+impl<K: Hash + Eq + Clone, C: Cells> Family<K, C> {
     /// The worker's own cells for a key; the same each time, so that nobody loses a count.
     pub(crate) fn cells(&self, key: &K, worker: usize) -> Arc<C> {
+        self.cells_while(key, worker, || true)
+    }
+
+    /// As [`Self::cells`], for a key that is only known while `is_served` says so, which is asked under the lock
+    /// that also [`Self::retain`] and [`Self::remove`] take: who forgets a key first makes `is_served` false. After
+    /// that the cells are forgotten ones, so that a worker that comes late brings no key back for ever.
+    pub(crate) fn cells_while(
+        &self,
+        key: &K,
+        worker: usize,
+        is_served: impl Fn() -> bool,
+    ) -> Arc<C> {
         let mut families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !families.contains_key(key) {
+            if !is_served() {
+                let cells = C::default();
+                cells.forget();
+                return Arc::new(cells);
+            }
             families.insert(key.clone(), Vec::new());
         }
         let Some(workers) = families.get_mut(key) else { return Arc::default() };
@@ -237,7 +312,26 @@ impl<K: Hash + Eq + Clone, C: Default> Family<K, C> {
 
     /// Forgets keys, so that changes of configuration do not make the process grow for ever.
     pub(crate) fn retain(&self, keep: impl Fn(&K) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| keep(key));
+        let mut families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        families.retain(|key, cells| {
+            let kept = keep(key);
+            if !kept {
+                cells.iter().flatten().for_each(|cells| cells.forget());
+            }
+            kept
+        });
+    }
+
+    /// Forgets these keys; in time proportional to their number alone.
+    pub(crate) fn remove(&self, keys: &[K]) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in keys {
+            let cells = families.remove(key).unwrap_or_default();
+            cells.iter().flatten().for_each(|cells| cells.forget());
+        }
     }
 }
 
@@ -289,5 +383,21 @@ mod tests {
         assert_eq!(read[0].1.iter().map(|c| c.requests.get()).sum::<u64>(), 7);
         family.retain(|_| false);
         assert!(family.read().is_empty());
+    }
+
+    #[test]
+    fn forgotten_cells_say_so_and_late_keys_stay_away() {
+        let family: Family<Name, EndpointCells> = Family::default();
+        let keys: [Name; 2] = ["a".into(), "b".into()];
+        let old = keys.each_ref().map(|key| family.cells(key, 0));
+        family.remove(&keys[..1]);
+        family.retain(|key| **key != *"b");
+        assert!(old.iter().all(|cells| cells.is_forgotten()) && family.read().is_empty());
+        assert!(family.cells_while(&keys[0], 0, || false).is_forgotten());
+        assert!(family.read().is_empty(), "a late worker brought a key back");
+        let new = family.cells(&keys[0], 0);
+        assert!(!new.is_forgotten() && !Arc::ptr_eq(&new, &old[0]));
+        // Known, so still served as far as the family can tell.
+        assert!(Arc::ptr_eq(&new, &family.cells_while(&keys[0], 0, || false)));
     }
 }

@@ -28,6 +28,9 @@ pub(crate) enum BodyError {
     /// Its coding is broken, or it is longer than was said.
     #[error("the body is malformed")]
     Malformed,
+    /// It is longer than is allowed here.
+    #[error("the body is too large")]
+    TooLarge,
     /// The socket failed.
     #[error("the connection failed")]
     Io(#[source] std::io::Error),

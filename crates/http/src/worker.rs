@@ -1,160 +1,34 @@
 //! One worker thread's view: the program it serves, its upstreams' state, its connections.
 //!
-//! [`Shared`] is what all workers and the control side have in common; a [`Worker`] lives on one thread and shares
-//! nothing that changes on the request path. A new program is picked up at the next request: one atomic load tells
-//! whether there is one. Must not know protocols.
+//! A [`Worker`] lives on one thread and shares nothing that changes on the request path; [`Shared`] is what it has in
+//! common with the others. A new program is picked up at the next request: one atomic load tells whether there is
+//! one. [`Local`] is a program with what the worker adds to it; what is kept by index lives on in the next program's
+//! while the indices mean the same. Must not know protocols.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
 use balance::{Rng, WeightedChoice};
 use model::{Name, UpstreamId};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
+use tokio::time::Instant;
 
-use crate::access_log::AccessLog;
-use crate::forward::upstream::Upstream;
-use crate::program::Program;
-use crate::stats::{RequestCells, RequestKey, Stats};
+use crate::forward::upstream::{Maker, Upstream};
+use crate::program::{Program, ProgramUpstream};
+use crate::shared::Shared;
+use crate::stats::{RequestCells, RequestKey};
 
 /// How often idle upstream connections are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-
-/// What all workers and the control side share.
-#[derive(Debug)]
-pub struct Shared {
-    program: ArcSwap<Program>,
-    generation: AtomicU64,
-    draining: AtomicBool,
-    /// Client connections open, over all workers.
-    connections: AtomicUsize,
-    /// What is counted.
-    pub stats: Stats,
-    pub(crate) dialer: net::dial::Dialer,
-    access_log: ArcSwap<Option<AccessLog>>,
-}
-
-impl Shared {
-    /// Begins with a program.
-    #[must_use]
-    pub fn new(program: Program) -> Arc<Self> {
-        let generation = AtomicU64::new(program.generation);
-        let stats = Stats::default();
-        stats.requests.reserve(program.rules());
-        Arc::new(Self {
-            program: ArcSwap::from_pointee(program),
-            generation,
-            draining: AtomicBool::new(false),
-            connections: AtomicUsize::new(0),
-            stats,
-            dialer: net::dial::Dialer::default(),
-            access_log: ArcSwap::from_pointee(None),
-        })
-    }
-
-    /// The program that is served now.
-    #[must_use]
-    pub fn program(&self) -> Arc<Program> {
-        self.program.load_full()
-    }
-
-    /// Serves another program from the next request on. What is counted for names that are gone is forgotten. Gives
-    /// the old program, which workers let go of within about a second; whoever drops it last frees all its rules,
-    /// and that had better be no worker.
-    #[must_use]
-    pub fn publish(&self, program: Program) -> Arc<Program> {
-        let generation = program.generation;
-        let names = Names::of(&program);
-        self.stats.requests.reserve(program.rules());
-        let old = self.program.swap(Arc::new(program));
-        self.generation.store(generation, Ordering::Release);
-        self.stats.requests.retain(|key| names.has(key));
-        self.stats.listeners.retain(|name| names.listeners.contains(name));
-        self.stats.upstreams.retain(|name| names.upstreams.contains(name));
-        self.stats.endpoints.retain(|endpoint| names.endpoints.contains(endpoint));
-        old
-    }
-
-    /// From now on connections end as soon as they can: after the request under way.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
-    /// Whether [`Self::drain`] was called.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    /// Client connections open now.
-    #[must_use]
-    pub fn open_connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn connection_opened(&self) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn connection_closed(&self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Sends access log lines there; `None` ends the log.
-    pub fn set_access_log(&self, log: Option<AccessLog>) {
-        self.access_log.store(Arc::new(log));
-    }
-
-    /// Ends the access log and waits until it is written. Blocks; for the end of the process.
-    pub fn finish_access_log(&self) {
-        if let Some(log) = Arc::into_inner(self.access_log.swap(Arc::new(None))).flatten() {
-            log.finish();
-        }
-    }
-
-    pub(crate) fn access_log(&self) -> Arc<Option<AccessLog>> {
-        self.access_log.load_full()
-    }
-}
-
-/// The names that a program has.
-struct Names {
-    listeners: FxHashSet<Name>,
-    upstreams: FxHashSet<Name>,
-    endpoints: FxHashSet<(Name, Name)>,
-    rules: FxHashSet<Name>,
-}
-
-impl Names {
-    fn of(program: &Program) -> Self {
-        let snapshot = &program.snapshot;
-        let scopes = snapshot.listeners.iter().flat_map(|l| &l.scopes);
-        Self {
-            listeners: snapshot.listeners.iter().map(|l| l.name.clone()).collect(),
-            upstreams: snapshot.upstreams.iter().map(|u| u.name.clone()).collect(),
-            endpoints: snapshot
-                .upstreams
-                .iter()
-                .flat_map(|u| {
-                    u.endpoints.iter().map(|e| (u.name.clone(), e.target.to_string().into()))
-                })
-                .collect(),
-            rules: scopes.flat_map(|s| &s.rules.rules).map(|r| r.name.clone()).collect(),
-        }
-    }
-
-    fn has(&self, key: &RequestKey) -> bool {
-        let known = |set: &FxHashSet<Name>, name: &Name| &**name == "-" || set.contains(name);
-        self.listeners.contains(&key.listener)
-            && known(&self.rules, &key.rule)
-            && known(&self.upstreams, &key.upstream)
-    }
-}
+/// Upstreams that are looked through in one go: with thousands of them, requests need not wait for all.
+const SWEPT_AT_ONCE: usize = 64;
+/// How long the last program that had a listener is kept at least: its socket closes after the program has changed,
+/// and connections that the kernel had queued come even then.
+const RETIRED_MIN: Duration = Duration::from_secs(10);
 
 thread_local! {
     static CURRENT: OnceCell<Rc<Worker>> = const { OnceCell::new() };
@@ -168,11 +42,20 @@ pub struct Worker {
     local: RefCell<Rc<Local>>,
     /// Kept from one program to the next, so that connections and counts live on.
     upstreams: RefCell<FxHashMap<Name, Rc<Upstream>>>,
-    /// For listeners that are gone while connections of theirs are left: the last program that had them.
-    retired: RefCell<FxHashMap<SocketAddr, (Rc<Local>, usize)>>,
+    /// For listeners that are gone while connections of theirs are left or may come: the last program that had them.
+    retired: RefCell<FxHashMap<SocketAddr, Retired>>,
     pub(crate) rng: RefCell<Rng>,
     connections: RefCell<Vec<Weak<Handle>>>,
     date: RefCell<Date>,
+}
+
+/// The last program that had a listener.
+#[derive(Debug)]
+struct Retired {
+    local: Rc<Local>,
+    /// The listener's index in it.
+    listener: usize,
+    since: Instant,
 }
 
 /// Wakes an idle connection when it should end.
@@ -221,8 +104,8 @@ impl Worker {
         })
     }
 
-    fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
-        let local = RefCell::new(Rc::new(Local::new(shared.program())));
+    pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let local = RefCell::new(Rc::new(Local::new(shared.program(), None)));
         let seed =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
         let seed = u64::try_from(seed & u128::from(u64::MAX)).unwrap_or(0) ^ ((index as u64) << 56);
@@ -240,11 +123,11 @@ impl Worker {
 
     /// The program as this worker serves it; the newest.
     pub(crate) fn local(&self) -> Rc<Local> {
-        let generation = self.shared.generation.load(Ordering::Acquire);
-        if self.local.borrow().program.generation != generation {
-            let fresh = Rc::new(Local::new(self.shared.program()));
-            let old = self.local.replace(fresh.clone());
-            self.retire(&old, &fresh);
+        if self.local.borrow().program.generation != self.shared.generation() {
+            let before = self.local.borrow().clone();
+            let fresh = Rc::new(Local::new(self.shared.program(), Some(&before)));
+            self.local.replace(fresh.clone());
+            self.retire(&before, &fresh);
             return fresh;
         }
         self.local.borrow().clone()
@@ -252,15 +135,21 @@ impl Worker {
 
     /// The last program that had a listener which is gone, and its index in it.
     pub(crate) fn last_with(&self, listener: SocketAddr) -> Option<(Rc<Local>, usize)> {
-        self.retired.borrow().get(&listener).cloned()
+        let retired = self.retired.borrow();
+        retired.get(&listener).map(|retired| (retired.local.clone(), retired.listener))
     }
 
     /// Keeps the old program for the connections of listeners that the new one does not have.
     fn retire(&self, old: &Rc<Local>, new: &Local) {
+        if new.program.has_shape(old.program.shape()) {
+            return;
+        }
         let mut retired = self.retired.borrow_mut();
-        for (index, listener) in old.program.snapshot.listeners.iter().enumerate() {
-            if new.program.listener_at(listener.address).is_none() {
-                retired.insert(listener.address, (old.clone(), index));
+        let since = Instant::now();
+        for (listener, model) in old.program.snapshot.listeners.iter().enumerate() {
+            if new.program.listener_at(model.address).is_none() {
+                let local = old.clone();
+                retired.insert(model.address, Retired { local, listener, since });
             }
         }
         retired.retain(|address, _| new.program.listener_at(*address).is_none());
@@ -268,18 +157,49 @@ impl Worker {
 
     /// The state of an upstream, carried over from the last program where it is still the same.
     pub(crate) fn upstream(&self, local: &Local, id: UpstreamId) -> Option<Rc<Upstream>> {
-        let slot = local.upstreams.get(id.0)?;
-        if let Some(upstream) = slot.get() {
-            return Some(upstream.clone());
+        let source = local.program.upstream(id)?;
+        if let Some(Some(known)) = local.carried.upstreams.borrow().get(id.0)
+            && Arc::ptr_eq(&known.source, source)
+        {
+            return Some(known.clone());
         }
-        let model = local.program.snapshot.upstream(id)?;
+        Some(self.made_upstream(local, id, source))
+    }
+
+    fn made_upstream(
+        &self,
+        local: &Local,
+        id: UpstreamId,
+        source: &Arc<ProgramUpstream>,
+    ) -> Rc<Upstream> {
+        let name = &source.model.name;
         let mut upstreams = self.upstreams.borrow_mut();
-        let upstream = match upstreams.get(&model.name) {
-            Some(known) if known.model == *model => known.clone(),
-            known => Rc::new(Upstream::new(model, known, &self.shared.stats, self.index)),
+        let upstream = match upstreams.get(name) {
+            Some(known) if Arc::ptr_eq(&known.source, source) && known.is_counted() => {
+                known.clone()
+            }
+            known => {
+                let maker = Maker {
+                    stats: &self.shared.stats,
+                    worker: self.index,
+                    // A list that changes all the time must not begin with the same endpoint all the time.
+                    start: match known {
+                        None => self.index,
+                        Some(_) => self.rng.borrow_mut().next_u64() as usize,
+                    },
+                    is_served: || self.shared.serves(&local.program),
+                };
+                Rc::new(Upstream::new(source, known, &maker))
+            }
         };
-        upstreams.insert(model.name.clone(), upstream.clone());
-        Some(slot.get_or_init(|| upstream).clone())
+        // What a program that is no longer served makes is for its own request alone.
+        if self.shared.serves(&local.program) && upstream.is_counted() {
+            upstreams.insert(name.clone(), upstream.clone());
+            if let Some(slot) = local.carried.upstreams.borrow_mut().get_mut(id.0) {
+                *slot = Some(upstream.clone());
+            }
+        }
+        upstream
     }
 
     /// Notes a connection, so that it can be told to end. The handle lives as long as the connection.
@@ -315,21 +235,23 @@ impl Worker {
         self.date.borrow_mut().append(out);
     }
 
-    fn sweep(&self) {
+    /// Forgets what is gone; gives the upstreams whose connections are to be looked through.
+    pub(crate) fn sweep(&self) -> Vec<Rc<Upstream>> {
         let served = self.local();
         let mut connections = self.connections.borrow_mut();
         connections.retain(|known| known.strong_count() > 0);
         if !self.retired.borrow().is_empty() {
             let live: Vec<Rc<Handle>> = connections.iter().filter_map(Weak::upgrade).collect();
             let has_some = |a: &SocketAddr| live.iter().any(|h| h.address.get() == Some(a));
-            self.retired.borrow_mut().retain(|address, _| has_some(address));
+            self.retired
+                .borrow_mut()
+                .retain(|address, r| r.since.elapsed() < RETIRED_MIN || has_some(address));
         }
         drop(connections);
         let mut upstreams = self.upstreams.borrow_mut();
-        upstreams.retain(|name, upstream| {
-            upstream.sweep();
-            served.names.contains(name)
-        });
+        let all = upstreams.values().cloned().collect();
+        upstreams.retain(|name, _| served.program.has_upstream(name));
+        all
     }
 }
 
@@ -339,9 +261,10 @@ async fn sweep(worker: Weak<Worker>) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        match worker.upgrade() {
-            Some(worker) => worker.sweep(),
-            None => return,
+        let Some(upstreams) = worker.upgrade().map(|worker| worker.sweep()) else { return };
+        for some in upstreams.chunks(SWEPT_AT_ONCE) {
+            some.iter().for_each(|upstream| upstream.sweep());
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -350,8 +273,14 @@ async fn sweep(worker: Weak<Worker>) {
 #[derive(Debug)]
 pub(crate) struct Local {
     pub(crate) program: Arc<Program>,
-    upstreams: Vec<OnceCell<Rc<Upstream>>>,
-    names: FxHashSet<Name>,
+    carried: Rc<Carried>,
+}
+
+/// What a worker keeps by index, from one program to the next while the indices mean the same.
+#[derive(Debug)]
+struct Carried {
+    /// Each with the source it was made for, by which is seen whether it still fits.
+    upstreams: RefCell<Vec<Option<Rc<Upstream>>>>,
     cells: RefCell<FxHashMap<CellKey, Arc<RequestCells>>>,
     choices: RefCell<FxHashMap<(usize, usize, usize), WeightedChoice>>,
 }
@@ -359,39 +288,53 @@ pub(crate) struct Local {
 /// Listener, scope and rule (`usize::MAX` for none), and upstream, by index.
 pub(crate) type CellKey = (usize, usize, usize, usize);
 
-impl Local {
-    fn new(program: Arc<Program>) -> Self {
-        let count = program.snapshot.upstreams.len();
-        let names = program.snapshot.upstreams.iter().map(|u| u.name.clone()).collect();
+impl Carried {
+    fn new(program: &Program) -> Self {
         // Grown at once: growing it later, entry by entry, would make requests wait.
         let cells = FxHashMap::with_capacity_and_hasher(program.rules(), rustc_hash::FxBuildHasher);
         Self {
-            program,
-            upstreams: (0..count).map(|_| OnceCell::new()).collect(),
-            names,
+            upstreams: RefCell::new(vec![None; program.upstreams().len()]),
             cells: RefCell::new(cells),
             choices: RefCell::default(),
         }
     }
+}
+
+impl Local {
+    fn new(program: Arc<Program>, before: Option<&Self>) -> Self {
+        let carried = match before {
+            Some(before) if program.has_shape(before.program.shape()) => before.carried.clone(),
+            _ => Rc::new(Carried::new(&program)),
+        };
+        Self { program, carried }
+    }
 
     /// Cells for requests, looked up by name the first time and by index after that.
     pub(crate) fn cells(&self, worker: &Worker, key: CellKey) -> Arc<RequestCells> {
-        let mut cells = self.cells.borrow_mut();
-        let found = cells.entry(key).or_insert_with(|| {
-            let (listener, scope, rule, upstream) = key;
-            let snapshot = &self.program.snapshot;
-            let none = self.program.none();
-            let model = snapshot.listeners.get(listener);
-            let rule =
-                model.and_then(|l| l.scopes.get(scope)?.rules.rules.get(rule)).map(|r| &r.name);
-            let key = RequestKey {
-                listener: model.map_or(none, |l| &l.name).clone(),
-                rule: rule.unwrap_or(none).clone(),
-                upstream: snapshot.upstreams.get(upstream).map_or(none, |u| &u.name).clone(),
-            };
-            worker.shared.stats.requests.cells(&key, worker.index)
-        });
-        found.clone()
+        let mut cells = self.carried.cells.borrow_mut();
+        if let Some(found) = cells.get(&key) {
+            return found.clone();
+        }
+        let is_served = || worker.shared.serves(&self.program);
+        let named = self.request_key(key);
+        let found = worker.shared.stats.requests.cells_while(&named, worker.index, is_served);
+        // Those of a program that is no longer served may be nobody's.
+        if is_served() {
+            cells.insert(key, found.clone());
+        }
+        found
+    }
+
+    fn request_key(&self, (listener, scope, rule, upstream): CellKey) -> RequestKey {
+        let snapshot = &self.program.snapshot;
+        let none = self.program.none();
+        let model = snapshot.listeners.get(listener);
+        let rule = model.and_then(|l| l.scopes.get(scope)?.rules.rules.get(rule)).map(|r| &r.name);
+        RequestKey {
+            listener: model.map_or(none, |l| &l.name).clone(),
+            rule: rule.unwrap_or(none).clone(),
+            upstream: snapshot.upstreams.get(upstream).map_or(none, |u| &u.name).clone(),
+        }
     }
 
     /// Which of a rule's upstreams is next.
@@ -404,7 +347,7 @@ impl Local {
         if let [only] = upstreams {
             return (only.weight > 0).then_some(only.upstream);
         }
-        let mut choices = self.choices.borrow_mut();
+        let mut choices = self.carried.choices.borrow_mut();
         let choice = choices.entry(rule).or_insert_with(|| {
             let weights: Vec<u32> = upstreams.iter().map(|u| u.weight).collect();
             WeightedChoice::new(&weights, worker.index)

@@ -143,7 +143,7 @@ impl Attempt<'_> {
     }
 
     async fn open(&self, endpoint: &Endpoint) -> Result<Box<Connection>, Failed> {
-        let security = match (&self.upstream.model.tls, self.client_tls) {
+        let security = match (&self.upstream.source.model.tls, self.client_tls) {
             (None, _) => Security::Plain,
             (Some(_), Some(client)) => Security::Tls(client),
             (Some(_), None) => Security::Missing,
@@ -216,6 +216,9 @@ impl Attempt<'_> {
                     Ok(_) => {}
                     Err(PumpError::Source(BodyError::Malformed)) => {
                         return Poll::Ready(Err(Failure::BadBody));
+                    }
+                    Err(PumpError::Source(BodyError::TooLarge)) => {
+                        return Poll::Ready(Err(Failure::BodyTooLarge));
                     }
                     Err(PumpError::Source(error)) => {
                         return Poll::Ready(Err(Failure::ClientGone(error)));

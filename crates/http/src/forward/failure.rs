@@ -8,15 +8,28 @@ use crate::stream::BodyError;
 /// The status recorded (never sent) where the client went away first.
 pub(crate) const CLIENT_CLOSED: u16 = 499;
 
+/// The status recorded (never sent) where a rule closes the connection without an answer.
+pub(crate) const CLOSED_BY_RULE: u16 = 444;
+
 /// Why a request did not get its answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("no rule matches")]
     NoRule,
+    /// The connection's client was verified for other hosts.
+    #[error("the connection is not for this host")]
+    Misdirected,
+    #[error("no valid API key")]
+    Forbidden,
+    #[error("the request body is too large")]
+    BodyTooLarge,
     #[error("the rule's upstream does not exist")]
     MissingUpstream,
     #[error("the upstream has no endpoint")]
     NoEndpoint,
+    /// By its health checks.
+    #[error("every endpoint of the upstream is down")]
+    AllDown,
     #[error("CONNECT is not served")]
     ConnectNotServed,
     #[error("{0}")]
@@ -48,10 +61,13 @@ impl Failure {
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Self::BadRequest(_) | Self::BadBody => Some(400),
+            Self::Forbidden => Some(403),
             Self::NoRule | Self::ConnectNotServed => Some(404),
+            Self::BodyTooLarge => Some(413),
+            Self::Misdirected => Some(421),
             Self::Dial(error) if !error.is_timeout() => Some(502),
             Self::Closed(_) | Self::Garbage => Some(502),
-            Self::MissingUpstream | Self::NoEndpoint => Some(503),
+            Self::MissingUpstream | Self::NoEndpoint | Self::AllDown => Some(503),
             Self::Dial(_) | Self::ResponseTimeout => Some(504),
             Self::Stalled => Some(408),
             Self::Cut(_) | Self::ClientGone(_) => None,
@@ -62,8 +78,12 @@ impl Failure {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::NoRule => "no_rule",
+            Self::Misdirected => "misdirected",
+            Self::Forbidden => "forbidden",
+            Self::BodyTooLarge => "body_too_large",
             Self::MissingUpstream => "missing_upstream",
             Self::NoEndpoint => "no_endpoint",
+            Self::AllDown => "endpoints_down",
             Self::ConnectNotServed => "connect_not_served",
             Self::BadRequest(_) => "bad_request",
             Self::Dial(error) => match error.as_str() {
@@ -88,10 +108,16 @@ impl Failure {
         match self {
             // NanoProxy's words.
             Self::NoRule => "No matching rule for host & path",
+            Self::Misdirected => {
+                "421: this connection is not for this host; a new one with its name is needed"
+            }
+            Self::Forbidden => "403: this needs a valid API key",
+            Self::BodyTooLarge => "413: the request body is larger than is allowed here",
             Self::MissingUpstream => {
                 "503: the rule for this request names an upstream that does not exist"
             }
             Self::NoEndpoint => "503: the upstream has no endpoint to serve this request",
+            Self::AllDown => "503: no endpoint of the upstream is healthy",
             Self::ConnectNotServed => "404: CONNECT is not served here",
             Self::BadRequest(what) => what,
             Self::Dial(error) => match error.as_str() {

@@ -1,12 +1,13 @@
 //! One request from a parsed head to a finished answer: decide, pick, dial, exchange, record.
 //!
-//! [`Exchange::answer`] holds the decisions. [`attempt`] speaks to one endpoint, [`request`] writes what it gets,
-//! [`reply`] is the way back, [`upstream`] and [`connection`] keep what outlives a request. Must not know which
-//! protocol the client speaks: bodies and answers are [`crate::stream`]'s traits.
+//! [`Exchange::answer`] holds the decisions. [`attempt`] speaks to one endpoint, [`request`] writes what it
+//! gets, [`reply`] is the way back, [`upstream`] and [`connection`] keep what outlives a request. Must not
+//! know which protocol the client speaks: bodies and answers are [`crate::stream`]'s traits.
 
 mod attempt;
 pub(crate) mod connection;
 mod failure;
+mod guard;
 mod record;
 pub(crate) mod reply;
 mod request;
@@ -19,17 +20,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::Tried;
-use model::{Action, Limits, PathRewrite, Timeouts};
+use model::{Action, Limits, Timeouts};
 use net::timer::Timer;
 
 use crate::client::Client;
 use crate::head::{Known, RequestHead, tokens};
-use crate::program::{Identity, Program};
-use crate::routing::{clean_path, decode_path, normalize_host, strip_match};
+use crate::program::{Identity, Program, ProgramListener};
+use crate::routing::{Match, clean_path, decode_path, normalize_host, rewritten};
 use crate::stream::Source;
 use crate::worker::Local;
 use attempt::{Attempt, Retry};
 use failure::Failure;
+use guard::Bounded;
 use record::{NONE, Record, Route};
 use reply::{OwnAnswer, Reply, Signature, wants_json};
 use request::Outgoing;
@@ -41,12 +43,14 @@ use upstream::Upstream;
 pub(crate) enum Ending {
     /// It got a whole answer.
     Complete,
+    /// There is none, nor will there be: the connection or stream closes, in order.
+    Closed,
     /// The answer was cut off: the client must be able to tell, so the connection or stream is broken.
     Broken,
 }
 
-/// What a request is answered with. The program is given up as soon as it has been asked: an answer that streams for
-/// hours must not hold on to an old one.
+/// What a request is answered with. The program is given up as soon as it has been asked: an answer that
+/// streams for hours must not hold on to an old one.
 #[derive(Debug)]
 pub(crate) struct Exchange<'x> {
     pub(crate) client: &'x Client,
@@ -58,6 +62,8 @@ pub(crate) struct Exchange<'x> {
 enum Decision {
     /// Answered here.
     Own(OwnAnswer),
+    /// Not answered at all.
+    Close,
     /// Goes wrong before an upstream is asked.
     Fail(Failure),
     /// Goes to an upstream.
@@ -73,6 +79,8 @@ struct Plan {
     response_timeout: Option<Duration>,
     /// The client's forwarding fields are believed.
     trusted: bool,
+    /// Bytes that the request's body may have.
+    body_max: u64,
 }
 
 /// What every answer of a program has in common.
@@ -80,11 +88,12 @@ struct Terms {
     limits: Limits,
     timeouts: Timeouts,
     identity: Option<Arc<Identity>>,
+    server_header: bool,
 }
 
 impl Exchange<'_> {
-    /// Answers a request by a program, in which the listener has that index. Dropped, the upstream connection is
-    /// closed, and the request is recorded as given up by the client.
+    /// Answers a request by a program, in which the listener has that index. Dropped, the upstream
+    /// connection is closed, and the request is recorded as given up by the client.
     pub(crate) async fn answer<B: Source, R: Reply>(
         &self,
         (local, listener): (Rc<Local>, usize),
@@ -101,11 +110,17 @@ impl Exchange<'_> {
             limits: program.snapshot.limits,
             timeouts: program.snapshot.timeouts,
             identity: program.identity().cloned(),
+            server_header: program.snapshot.manners.server_header,
         };
         drop(local);
         // An answer of our own waits for the client as well.
         self.timer.set(terms.timeouts.stream_idle);
         let failure = match decision {
+            Decision::Close => {
+                record.status = failure::CLOSED_BY_RULE;
+                record.finish();
+                return Ending::Closed;
+            }
             Decision::Own(own) => return self.answer_own(own, head, reply, &mut record).await,
             Decision::Fail(failure) => failure,
             Decision::Forward(plan) => {
@@ -130,7 +145,7 @@ impl Exchange<'_> {
         record: &mut Record,
     ) -> Ending {
         record.status = own.status;
-        let signature = Signature { worker: &self.client.worker, identity: None };
+        let signature = Signature::own(&self.client.worker);
         match self.timer.guard(own.send(reply, head.is_head(), signature)).await {
             Ok(Ok(bytes)) => {
                 record.body_bytes = bytes;
@@ -187,6 +202,9 @@ impl Exchange<'_> {
         let Ok(host) = normalize_host(head.authority()) else {
             return Decision::Fail(Failure::BadRequest("400: the host is malformed"));
         };
+        if self.is_misdirected(listener, &host) {
+            return Decision::Fail(Failure::Misdirected);
+        }
         let clean = program.snapshot.manners.redirect_unclean_paths;
         if clean && let Some(clean) = clean_path(path) {
             return Decision::Own(redirect(clean, head));
@@ -201,23 +219,56 @@ impl Exchange<'_> {
             return Decision::Fail(Failure::NoRule);
         };
         (route.scope, route.rule) = (found.scope, found.rule_index);
-        let worker = &self.client.worker;
-        let chosen = match &found.rule.action {
+        let trusted = model.trusted_hops.contains(self.client.ip);
+        self.act(local, head, &found, route, (trusted, clean))
+    }
+
+    /// Whether the client had to show something else for its connection than it would have to for this
+    /// host: the name in its hello was another's (RFC 9110 section 7.4).
+    fn is_misdirected(&self, listener: &ProgramListener, host: &str) -> bool {
+        let verifying = listener.termination.as_ref().filter(|t| t.verifies_clients());
+        verifying.is_some_and(|termination| *termination.domain(host) != self.client.domain)
+    }
+
+    /// What a rule does with a request. `trusted`: the client's forwarding fields are believed; `clean`: no
+    /// upstream sees an unclean path.
+    fn act(
+        &self,
+        local: &Rc<Local>,
+        head: &RequestHead,
+        found: &Match<'_>,
+        route: &mut Route,
+        (trusted, clean): (bool, bool),
+    ) -> Decision {
+        let (rule, worker) = (found.rule, &self.client.worker);
+        if rule.api_key.as_ref().is_some_and(|key| !guard::has_key(&head.fields, key)) {
+            return Decision::Fail(Failure::Forbidden);
+        }
+        let upstreams = match &rule.action {
             Action::Unavailable { .. } => return Decision::Fail(Failure::MissingUpstream),
-            Action::Forward(upstreams) => {
-                local.choose(worker, (route.listener, route.scope, route.rule), upstreams)
+            Action::Respond { status } => {
+                return Decision::Own(OwnAnswer::respond(*status, wants_json(&head.fields)));
             }
+            Action::Close => return Decision::Close,
+            Action::Forward(upstreams) => upstreams,
         };
+        let limits = &local.program.snapshot.limits;
+        let body_max = rule.request_body_max.or(limits.request_body).unwrap_or(u64::MAX);
+        if guard::says_too_much(head.framing, body_max) {
+            return Decision::Fail(Failure::BodyTooLarge);
+        }
+        let chosen = local.choose(worker, (route.listener, route.scope, route.rule), upstreams);
         let Some(upstream) = chosen.and_then(|id| worker.upstream(local, id)) else {
             return Decision::Fail(Failure::NoEndpoint);
         };
         route.upstream = chosen.map_or(NONE, |id| id.0);
         Decision::Forward(Plan {
             upstream,
-            client_tls: chosen.and_then(|id| program.client_tls(id)).cloned(),
-            target: rewritten(head, found.rule, clean),
-            response_timeout: found.rule.response_timeout,
-            trusted: model.trusted_hops.contains(self.client.ip),
+            client_tls: chosen.and_then(|id| local.program.client_tls(id)).cloned(),
+            target: rewritten(head.target(), rule, clean).into_owned(),
+            response_timeout: rule.response_timeout,
+            trusted,
+            body_max,
         })
     }
 
@@ -249,7 +300,7 @@ impl Exchange<'_> {
             trace: &trace,
             takes_trailers,
         };
-        let model = &plan.upstream.model;
+        let model = &plan.upstream.source.model;
         let attempt = Attempt {
             worker,
             upstream: &plan.upstream,
@@ -263,10 +314,15 @@ impl Exchange<'_> {
                 .unwrap_or(terms.timeouts.response),
             stream_idle: terms.timeouts.stream_idle,
             limits: terms.limits,
-            signature: Signature { worker, identity: terms.identity.as_deref() },
+            signature: Signature {
+                worker,
+                identity: terms.identity.as_deref(),
+                server: terms.server_header,
+            },
             upgrades: &self.client.cells.upgrades,
         };
-        self.attempts(&attempt, body, reply, record).await
+        let mut body = Bounded::new(body, plan.body_max);
+        self.attempts(&attempt, &mut body, reply, record).await
     }
 
     /// One attempt after another, while the last failed in a way that allows it.
@@ -279,12 +335,18 @@ impl Exchange<'_> {
     ) -> Result<(), Failure> {
         let upstream = attempt.upstream;
         let mut tried = Tried::none();
+        let pick = |tried: &Tried| {
+            let mut rng = attempt.worker.rng.borrow_mut();
+            let picked = upstream.pick(&mut rng, self.client.ip, tried);
+            // What failed already would fail again.
+            picked.filter(|(index, ..)| !tried.contains(*index))
+        };
+        let Some(mut picked) = pick(&tried) else {
+            return Err(if upstream.is_down() { Failure::AllDown } else { Failure::NoEndpoint });
+        };
         let mut last = None;
         loop {
-            let picked = upstream.pick(&mut attempt.worker.rng.borrow_mut(), &tried);
-            let Some((index, endpoint, _in_flight)) = picked else {
-                return Err(Failure::NoEndpoint);
-            };
+            let (index, endpoint, in_flight) = picked;
             record.endpoint(&endpoint);
             // Where one idle connection had been closed, the others probably have been too.
             let fresh = last == Some(Retry::Fresh);
@@ -293,15 +355,17 @@ impl Exchange<'_> {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
+            drop(in_flight);
             let Some(reason) = retry.filter(|_| record.retries < attempt.limits.retries) else {
                 return Err(failure);
             };
             if reason == Retry::Elsewhere {
                 tried.add(index);
-                if tried.len() >= upstream.endpoints() {
-                    return Err(failure);
-                }
             }
+            picked = match pick(&tried) {
+                Some(next) => next,
+                None => return Err(failure),
+            };
             last = Some(reason);
             record.retries += 1;
             upstream.cells.retries.add(reason.label());
@@ -327,21 +391,4 @@ fn redirect(clean: String, head: &RequestHead) -> OwnAnswer {
     let mut location = clean.into_bytes();
     location.extend_from_slice(head.target().get(head.path().len()..).unwrap_or_default());
     OwnAnswer { location: Some(location), ..OwnAnswer::text(307, "") }
-}
-
-/// Path and query as the upstream gets them. `clean`: what stripping makes unclean (`/strip../x`) is cleaned, so that
-/// no upstream sees a path that the gateway itself would not take.
-fn rewritten(head: &RequestHead, rule: &model::Rule, clean: bool) -> Vec<u8> {
-    let (path, target) = (head.path(), head.target());
-    match rule.rewrite {
-        PathRewrite::Keep => target.to_vec(),
-        PathRewrite::StripMatch => {
-            let mut changed = strip_match(path, &rule.path).into_owned();
-            if let Some(cleaned) = clean.then(|| clean_path(&changed)).flatten() {
-                changed = cleaned.into_bytes();
-            }
-            changed.extend_from_slice(target.get(path.len()..).unwrap_or_default());
-            changed
-        }
-    }
 }

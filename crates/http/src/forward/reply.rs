@@ -15,6 +15,16 @@ pub(crate) struct Signature<'s> {
     pub(crate) worker: &'s Worker,
     /// `X-Proxy` and `X-Proxy-Instance`, for answers that came from an upstream.
     pub(crate) identity: Option<&'s Identity>,
+    /// `Server` where the answer has none.
+    pub(crate) server: bool,
+}
+
+impl<'s> Signature<'s> {
+    /// That of an answer of the gateway's own.
+    pub(crate) fn own(worker: &'s Worker) -> Self {
+        let server = worker.local().program.snapshot.manners.server_header;
+        Self { worker, identity: None, server }
+    }
 }
 
 /// Where an answer goes.
@@ -48,8 +58,8 @@ impl OwnAnswer {
         Self { status, content_type: "text/plain; charset=utf-8", body, location: None }
     }
 
-    /// An error: JSON for those who ask for it, a line of text for everybody else. `code` is the metric label and
-    /// the access log's `error`, so that a user's report can be found there.
+    /// An error: JSON for those who ask for it, a line of text for everybody else. `code` is the metric
+    /// label and the access log's `error`, so that a user's report can be found there.
     pub(crate) fn error(
         status: u16,
         code: &'static str,
@@ -58,6 +68,22 @@ impl OwnAnswer {
     ) -> Self {
         if json {
             let body = serde_json::json!({ "status": status, "error": code, "message": message });
+            let body = Cow::Owned(body.to_string().into_bytes());
+            return Self { status, content_type: "application/json", body, location: None };
+        }
+        Self::text(status, format!("{message}\n"))
+    }
+
+    /// What a rule says: JSON for those who ask for it, a line of text for everybody else.
+    pub(crate) fn respond(status: u16, json: bool) -> Self {
+        // RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5: these have no content.
+        if matches!(status, 204 | 205 | 304) {
+            return Self::text(status, "");
+        }
+        let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason());
+        let message = reason.map_or_else(|| status.to_string(), |r| format!("{status}: {r}"));
+        if json {
+            let body = serde_json::json!({ "status": status, "message": message });
             let body = Cow::Owned(body.to_string().into_bytes());
             return Self { status, content_type: "application/json", body, location: None };
         }
@@ -73,12 +99,16 @@ impl OwnAnswer {
     ) -> Result<u64, BodyError> {
         let mut head = ResponseHead::own(self.status);
         let length = self.body.len() as u64;
-        head.fields.push(b"Content-Type", self.content_type.as_bytes());
-        head.fields.push(b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
+        // Their heads say nothing of a body, not even of an empty one.
+        let bodiless = matches!(self.status, 204 | 304);
+        if !bodiless {
+            head.fields.push(b"Content-Type", self.content_type.as_bytes());
+            head.fields.push(b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
+        }
         if let Some(location) = &self.location {
             head.fields.push(b"Location", location);
         }
-        let has_body = !to_head && length > 0;
+        let has_body = !to_head && !bodiless && length > 0;
         head.framing = if has_body { Framing::Length(length) } else { Framing::None };
         reply.begin(&head, Signature { identity: None, ..signature })?;
         if has_body {
@@ -116,7 +146,7 @@ pub(crate) fn own_fields(
         signature.worker.date(&mut date);
         put(b"Date", &date);
     }
-    if is_final && !named {
+    if is_final && !named && signature.server {
         put(b"Server", b"cloverleaf");
     }
     // 101 is the last answer of HTTP on its connection.

@@ -4,25 +4,31 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use balance::{Balancer, InFlight, Rng, Tried};
+use balance::{Balancer, InFlight, Member, Request, Rng, Tried};
 use model::{HostHeader, Name, Target};
+use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use crate::stats::{EndpointCells, Stats, UpstreamCells};
+use crate::program::ProgramUpstream;
+use crate::stats::{Cells, EndpointCells, Stats, UpstreamCells};
 
 /// A connection older than this since its last use is not given to a request that may not be sent twice: the server
 /// may be closing it right now.
 const UNSAFE_REUSE_IDLE_MAX: Duration = Duration::from_secs(2);
+/// Up to this many endpoints are looked through one by one.
+const FEW_ENDPOINTS_MAX: usize = 8;
 
 /// One upstream's state on one worker.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    pub(crate) model: model::Upstream,
+    /// What it was made for; the same pointer in a later program: nothing has changed.
+    pub(crate) source: Arc<ProgramUpstream>,
     pub(crate) cells: Arc<UpstreamCells>,
     balancer: RefCell<Balancer>,
     endpoints: Vec<Rc<Endpoint>>,
@@ -36,6 +42,8 @@ pub(crate) struct Endpoint {
     /// What `Host` says where the client's is not kept.
     pub(crate) host_header: Option<Box<str>>,
     pub(crate) cells: Arc<EndpointCells>,
+    /// What it is known by to everybody who balances by client address.
+    identity: u64,
     idle: RefCell<VecDeque<Idle>>,
     limits: model::PoolLimits,
 }
@@ -46,63 +54,132 @@ struct Idle {
     since: Instant,
 }
 
+/// Who makes the state: a worker, for a program.
+pub(crate) struct Maker<'m, S: Fn() -> bool> {
+    pub(crate) stats: &'m Stats,
+    pub(crate) worker: usize,
+    /// Where a round robin begins.
+    pub(crate) start: usize,
+    /// Whether the program is the one that is served, or a newer one.
+    pub(crate) is_served: S,
+}
+
 impl Upstream {
-    /// The state for a model; endpoints that the old state has too keep their connections, if they are still spoken
-    /// to in the same way.
-    pub(crate) fn new(
-        model: &model::Upstream,
+    /// The state for an upstream of a program; endpoints that the old state has too keep their connections, if they
+    /// are still spoken to in the same way, and what is in flight to them still counts.
+    pub(crate) fn new<S: Fn() -> bool>(
+        source: &Arc<ProgramUpstream>,
         old: Option<&Rc<Self>>,
-        stats: &Stats,
-        worker: usize,
+        maker: &Maker<'_, S>,
     ) -> Self {
-        let weights: Vec<u32> = model.endpoints.iter().map(|e| e.weight).collect();
-        let keep = old.filter(|old| {
-            old.model.tls == model.tls
-                && old.model.pool == model.pool
-                && old.model.host_header == model.host_header
+        let model = &source.model;
+        let known = old.map_or_else(Known::default, |old| Known::of(&old.endpoints));
+        let keeps = old.is_some_and(|old| {
+            let was = &old.source.model;
+            was.tls == model.tls && was.pool == model.pool && was.host_header == model.host_header
         });
-        let endpoint = |e: &model::Endpoint| {
-            let known = keep.and_then(|old| old.endpoints.iter().find(|o| o.target == e.target));
-            known.cloned().unwrap_or_else(|| Rc::new(Endpoint::new(model, e, stats, worker)))
-        };
-        Self {
-            cells: stats.upstreams.cells(&model.name, worker),
-            balancer: RefCell::new(Balancer::new(model.algorithm, &weights, worker)),
-            endpoints: model.endpoints.iter().map(endpoint).collect(),
-            model: model.clone(),
+        let mut previous = Vec::with_capacity(model.endpoints.len());
+        let mut endpoints = Vec::with_capacity(model.endpoints.len());
+        for (index, endpoint) in model.endpoints.iter().enumerate() {
+            let before = known.find(&endpoint.target, index);
+            let kept = before.map(|(_, known)| known);
+            // Its key may have been removed and come back: then others are read.
+            let kept = kept.filter(|known| keeps && !known.cells.is_forgotten()).cloned();
+            previous.push(before.map(|(index, _)| index));
+            endpoints.push(kept.unwrap_or_else(|| Rc::new(Endpoint::new(model, endpoint, maker))));
         }
+        let weighted = model.endpoints.iter().zip(&endpoints);
+        let members: Vec<Member> =
+            weighted.map(|(e, own)| Member { weight: e.weight, identity: own.identity }).collect();
+        let balancer = match old {
+            None => Balancer::new(model.algorithm, &members, maker.start),
+            Some(old) => {
+                let previous = |index: usize| previous.get(index).copied().flatten();
+                let old = old.balancer.borrow();
+                old.changed(model.algorithm, &members, maker.start, previous)
+            }
+        };
+        let cells = old.map(|old| &old.cells).filter(|cells| !cells.is_forgotten()).cloned();
+        let cells = cells.unwrap_or_else(|| {
+            maker.stats.upstreams.cells_while(&model.name, maker.worker, &maker.is_served)
+        });
+        let (source, balancer) = (source.clone(), RefCell::new(balancer));
+        Self { source, cells, balancer, endpoints }
     }
 
-    /// The endpoint whose turn it is, among those not tried if there are any; counted as busy until the guard goes.
+    /// Whether everything that it counts is read.
+    pub(crate) fn is_counted(&self) -> bool {
+        !self.cells.is_forgotten() && !self.endpoints.iter().any(|e| e.cells.is_forgotten())
+    }
+
+    /// The endpoint whose turn it is, among those that can serve, and among those not tried if there are any; counted
+    /// as busy until the guard goes.
     pub(crate) fn pick(
         &self,
         rng: &mut Rng,
+        client: IpAddr,
         tried: &Tried,
     ) -> Option<(usize, Rc<Endpoint>, InFlight)> {
         let mut balancer = self.balancer.borrow_mut();
-        let index = balancer.pick(rng, tried)?;
+        let index = balancer.pick(rng, Request { client, tried }, |index| self.is_up(index))?;
         let guard = balancer.started(index)?;
         Some((index, self.endpoints.get(index)?.clone(), guard))
     }
 
-    pub(crate) fn endpoints(&self) -> usize {
-        self.endpoints.len()
+    fn is_up(&self, index: usize) -> bool {
+        match &self.source.health {
+            None => true,
+            Some(health) => health.get(index).is_none_or(|health| health.is_up()),
+        }
     }
 
-    /// Closes idle connections that are too old or were closed by the other side.
+    /// Whether no endpoint can serve, though there are some.
+    pub(crate) fn is_down(&self) -> bool {
+        !self.endpoints.is_empty() && !(0..self.endpoints.len()).any(|index| self.is_up(index))
+    }
+
+    /// Closes idle connections that are too old or were closed by the other side, and those to endpoints that cannot
+    /// serve.
     pub(crate) fn sweep(&self) {
-        for endpoint in &self.endpoints {
-            endpoint.sweep();
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            endpoint.sweep(self.is_up(index));
         }
     }
 }
 
+/// The endpoints of an old state, found by target: at the same place at once, else with one look.
+#[derive(Default)]
+struct Known<'o> {
+    list: &'o [Rc<Endpoint>],
+    by_target: FxHashMap<&'o Target, usize>,
+}
+
+impl<'o> Known<'o> {
+    fn of(list: &'o [Rc<Endpoint>]) -> Self {
+        let few = list.len() <= FEW_ENDPOINTS_MAX;
+        let indexed = if few { &[] } else { list };
+        let by_target = indexed.iter().enumerate().map(|(i, e)| (&e.target, i)).collect();
+        Self { list, by_target }
+    }
+
+    /// Index and endpoint; `near` is where it probably stands.
+    fn find(&self, target: &Target, near: usize) -> Option<(usize, &'o Rc<Endpoint>)> {
+        let is_it = |index: &usize| self.list.get(*index).is_some_and(|e| e.target == *target);
+        let index = Some(near).filter(is_it).or_else(|| {
+            if self.list.len() <= FEW_ENDPOINTS_MAX {
+                return (0..self.list.len()).find(is_it);
+            }
+            self.by_target.get(target).copied()
+        })?;
+        Some((index, self.list.get(index)?))
+    }
+}
+
 impl Endpoint {
-    fn new(
+    fn new<S: Fn() -> bool>(
         model: &model::Upstream,
         endpoint: &model::Endpoint,
-        stats: &Stats,
-        worker: usize,
+        maker: &Maker<'_, S>,
     ) -> Self {
         let label: Name = endpoint.target.to_string().into();
         let default_port = if model.tls.is_some() { 443 } else { 80 };
@@ -111,10 +188,12 @@ impl Endpoint {
                 Target::Named(name, port) if *port == default_port => name.as_str().into(),
                 target => target.to_string().into_boxed_str(),
             });
+        let key = (model.name.clone(), label.clone());
         Self {
             target: endpoint.target.clone(),
             host_header,
-            cells: stats.endpoints.cells(&(model.name.clone(), label.clone()), worker),
+            cells: maker.stats.endpoints.cells_while(&key, maker.worker, &maker.is_served),
+            identity: balance::identity(&label),
             label,
             idle: RefCell::default(),
             limits: model.pool,
@@ -145,11 +224,16 @@ impl Endpoint {
         }
     }
 
-    fn sweep(&self) {
+    fn sweep(&self, is_up: bool) {
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
+        if before == 0 {
+            return;
+        }
         let now = Instant::now();
-        idle.retain(|i| now - i.since < self.limits.idle_timeout && i.connection.is_quiet());
+        idle.retain(|i| {
+            is_up && now - i.since < self.limits.idle_timeout && i.connection.is_quiet()
+        });
         self.cells.idle.sub((before - idle.len()) as u64);
     }
 }

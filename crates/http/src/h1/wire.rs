@@ -4,14 +4,15 @@
 //! the bytes mean.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::io::IoSlice;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 
 use super::buffer::Buffer;
 
@@ -157,7 +158,9 @@ impl Wire {
         let mut byte = [0; 1];
         let mut room = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(&mut *self.io.borrow_mut()).poll_read(&mut cx, &mut room).is_pending()
+        let read = poll_fn(|cx| Pin::new(&mut *self.io.borrow_mut()).poll_read(cx, &mut room));
+        // Outside the task's budget: once that is used up, every socket would seem quiet.
+        pin!(unconstrained(read)).poll(&mut cx).is_pending()
     }
 
     /// Ready when the other side has done something while nothing is read: `true` where it has reset the connection,
@@ -201,5 +204,32 @@ impl Wire {
     /// Makes the close that follows a reset, so that nobody takes what was sent for complete.
     pub(crate) fn reset_on_close(&self) {
         let _ = self.io.borrow().tcp().set_zero_linger();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than a task's budget of polls, looked at in one go as a request does with its pool.
+    #[tokio::test]
+    async fn no_dead_connection_seems_quiet_however_many_there_are() {
+        const CONNECTIONS: usize = 400;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut wires = Vec::new();
+        let mut peers = Vec::new();
+        for _ in 0..CONNECTIONS {
+            wires.push(Wire::new(Io::Tcp(TcpStream::connect(address).await.unwrap())));
+            peers.push(listener.accept().await.unwrap().0);
+        }
+        assert!(wires.iter().all(Wire::is_quiet));
+        drop(peers);
+        for wire in &wires {
+            poll_fn(|cx| wire.io.borrow().tcp().poll_read_ready(cx)).await.unwrap();
+        }
+        tokio::task::yield_now().await;
+        let quiet = wires.iter().filter(|wire| wire.is_quiet()).count();
+        assert_eq!(quiet, 0);
     }
 }

@@ -61,6 +61,9 @@ impl fmt::Display for Verdict {
             Self::Unavailable { upstream } => {
                 write!(f, "fits, but upstream {upstream} does not exist and a later rule answers")
             }
+            Self::LowerPrecedence { because: Reason::NoFallback } => {
+                f.write_str("fits, but it is a fallback, which stands behind all others")
+            }
             Self::LowerPrecedence { because } => write!(f, "fits, but the chosen rule {because}"),
         }
     }

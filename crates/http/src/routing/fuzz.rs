@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use model::{
-    Action, HostName, HostPattern, Listener, ListenerProtocol, MatchOrder, PathMatch, PathRewrite,
-    Place, Rule, RuleSet, Scope, TrustedHops, UpstreamId, UpstreamRef,
+    Action, HostName, HostPattern, HttpVersions, Listener, ListenerProtocol, MatchOrder, PathMatch,
+    PathRewrite, Place, Rule, RuleSet, Scope, TrustedHops, UpstreamId, UpstreamRef,
 };
 
 use super::rules::CompiledRules;
-use super::{Router, decode_path, explain, reference, strip_match};
+use super::{Router, decode_path, explain, reference, rewritten};
 
 const SCOPES_MAX: usize = 3;
 const RULES_MAX: usize = 40;
@@ -70,6 +70,9 @@ impl Choices<'_> {
             hosts,
             path,
             rewrite: PathRewrite::Keep,
+            fallback: self.below(6) == 0,
+            api_key: None,
+            request_body_max: None,
             action,
             response_timeout: None,
             place: Place::whole("fuzz"),
@@ -97,6 +100,7 @@ impl Choices<'_> {
             name: "fuzz".into(),
             address: ([127, 0, 0, 1], 0).into(),
             protocol: ListenerProtocol::Http,
+            protocols: HttpVersions::default(),
             scopes: (0..count).map(&mut scope).collect(),
             trusted_hops: TrustedHops::default(),
             place: Place::whole("fuzz"),
@@ -145,9 +149,25 @@ pub fn fuzz_compare(data: &[u8]) {
         let explained = explain(&listener, &host, path);
         assert_eq!((explained.scope, explained.rule), (scope, wanted), "{}", context());
         if let Some(found) = found {
-            let stripped = strip_match(raw.as_bytes(), &found.rule.path);
-            let whole = found.rule.path == PathMatch::Any;
-            assert!(whole || stripped.starts_with(b"/") || *stripped == *raw.as_bytes());
+            rewrites(found.rule, &raw);
+        }
+    }
+}
+
+/// Whatever is done with a path, there is a slash before it, and what follows it stays.
+fn rewrites(rule: &Rule, raw: &str) {
+    let target = format!("{raw}?q=//");
+    for rewrite in [PathRewrite::StripMatch, PathRewrite::ReplaceMatch("/with/".into())] {
+        let rule = Rule { rewrite, ..rule.clone() };
+        for clean in [false, true] {
+            let new = rewritten(target.as_bytes(), &rule, clean);
+            let changed = *new != *target.as_bytes();
+            let context =
+                || format!("{target:?} {:?} {:?}", rule.path, String::from_utf8_lossy(&new));
+            assert!(!changed || new.starts_with(b"/"), "{}", context());
+            assert!(new.ends_with(b"?q=//"), "{}", context());
+            let unclean = clean && new.starts_with(b"/with//");
+            assert!(!unclean, "{}", context());
         }
     }
 }

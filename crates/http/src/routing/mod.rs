@@ -17,8 +17,8 @@ mod precedence;
 mod prefix_tree;
 pub mod reference;
 mod request;
+mod rewrite;
 mod rules;
-mod strip;
 
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
@@ -34,8 +34,8 @@ pub use explain::{Explanation, Verdict, explain};
 pub use fuzz::fuzz_compare;
 pub use precedence::Reason;
 pub use request::{HOST_BYTES_MAX, InvalidEscape, clean_path, decode_path, normalize_host};
+pub use rewrite::rewritten;
 pub use rules::{CompiledRules, RulesCache};
-pub use strip::strip_match;
 
 use hosts::{HostTable, PatternIds};
 
@@ -113,6 +113,11 @@ impl Router {
         let rule_index = rules.find_where(host, path, accept)?;
         let rule = rules.source().rules.get(rule_index)?;
         Some(Match { scope, rule_index, rule, rules })
+    }
+
+    /// The compiled rules of every scope.
+    pub(crate) fn compiled(&self) -> &[Arc<CompiledRules>] {
+        &self.rules
     }
 
     /// The compiled rules of a scope.

@@ -9,6 +9,7 @@ use model::{Action, HostPattern, MatchOrder, PathMatch, Rule, RuleSet};
 /// does not look at is the same in all its rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Precedence {
+    fallback: bool,
     unavailable: bool,
     host: Specificity,
     inexact_path: bool,
@@ -28,6 +29,8 @@ pub(super) enum Specificity {
 /// Why one rule goes before another that fits as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
+    /// The other is a fallback.
+    NoFallback,
     /// The other's upstream does not exist.
     Available,
     /// It names the host more closely.
@@ -43,6 +46,7 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::NoFallback => "is no fallback",
             Self::Available => "has an upstream that exists",
             Self::CloserHost => "names the host more closely",
             Self::ExactPath => "names the path exactly",
@@ -71,6 +75,7 @@ impl Precedence {
     /// That of the rule at an index of a set of this order.
     pub(super) fn of(order: MatchOrder, rule: &Rule, index: usize) -> Self {
         let alike = Self {
+            fallback: rule.fallback,
             unavailable: false,
             host: Specificity::Any,
             inexact_path: false,
@@ -94,7 +99,9 @@ impl Precedence {
 
     /// Why this one goes before another.
     pub(super) fn reason_before(&self, other: &Self) -> Reason {
-        if self.unavailable != other.unavailable {
+        if self.fallback != other.fallback {
+            Reason::NoFallback
+        } else if self.unavailable != other.unavailable {
             Reason::Available
         } else if self.host != other.host {
             Reason::CloserHost

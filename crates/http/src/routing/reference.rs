@@ -68,6 +68,9 @@ fn beats(order: MatchOrder, later: &Rule, earlier: &Rule) -> bool {
         PathMatch::Exact(text) | PathMatch::Prefix(text) | PathMatch::Segments(text) => text.len(),
         PathMatch::Any | PathMatch::Never => 0,
     };
+    if later.fallback != earlier.fallback {
+        return earlier.fallback;
+    }
     let exact = |rule: &Rule| matches!(rule.path, PathMatch::Exact(_));
     match order {
         MatchOrder::First => unavailable(earlier) && !unavailable(later),

@@ -200,6 +200,14 @@ impl RulesCache {
         Arc::clone(self.compiled.entry(address).or_insert_with(compile))
     }
 
+    /// Takes over what a router is made of.
+    pub(crate) fn learn(&mut self, router: &super::Router) {
+        for rules in router.compiled() {
+            let address = Arc::as_ptr(rules.source()).addr();
+            self.compiled.entry(address).or_insert_with(|| Arc::clone(rules));
+        }
+    }
+
     /// Drops what no router uses any more.
     pub fn forget_unused(&mut self) {
         self.compiled.retain(|_, rules| Arc::strong_count(rules) > 1);

@@ -5,15 +5,19 @@
 use std::sync::Arc;
 
 use model::{
-    Action, HostName, HostPattern, Listener, ListenerProtocol, MatchOrder, PathMatch, PathRewrite,
-    Place, Rule, RuleSet, Scope, TrustedHops,
+    Action, HostName, HostPattern, HttpVersions, Listener, ListenerProtocol, MatchOrder, PathMatch,
+    PathRewrite, Place, Rule, RuleSet, Scope, TrustedHops,
 };
 
 use super::*;
 
 /// What a test file would say: `HOST KIND PATH`, where kind is `prefix`, `exact`, `segments`, `any`,
-/// `never`.
+/// `never`. With `behind` before it, it is a fallback.
 fn rule(text: &str, available: bool) -> Rule {
+    let (fallback, text) = match text.strip_prefix("behind ") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
     let mut words = text.split_whitespace();
     let (host, kind) = (words.next().unwrap(), words.next().unwrap());
     let path = words.next().unwrap_or_default().to_owned();
@@ -33,6 +37,9 @@ fn rule(text: &str, available: bool) -> Rule {
             _ => PathMatch::Never,
         },
         rewrite: PathRewrite::Keep,
+        fallback,
+        api_key: None,
+        request_body_max: None,
         action,
         response_timeout: None,
         place: Place::whole("test"),
@@ -66,6 +73,7 @@ fn listener(scopes: Vec<(&str, Arc<RuleSet>)>) -> Listener {
         name: "test".into(),
         address: ([127, 0, 0, 1], 0).into(),
         protocol: ListenerProtocol::Http,
+        protocols: HttpVersions::default(),
         scopes: scopes.into_iter().map(scope).collect(),
         trusted_hops: TrustedHops::default(),
         place: Place::whole("test"),
@@ -302,4 +310,34 @@ fn large_sets_are_compiled_and_found() {
         assert_eq!(paths.find("h", format!("/p{n}/xy").as_bytes()), None);
     }
     assert_eq!(hosts.find("h.test", b"/x"), None);
+}
+
+/// Whatever the order, and also behind rules whose upstream does not exist.
+#[test]
+fn fallbacks_stand_behind_all_others() {
+    let rules =
+        ["behind h exact /a/b", "behind * any", "!* prefix /gone", "* prefix /a", "* exact /z"];
+    for order in [MatchOrder::First, MatchOrder::LongestPath, MatchOrder::MostSpecific] {
+        let listener = listener(vec![("*", set(order, &rules))]);
+        let router = Router::compile(&listener);
+        let cases = [
+            ("h", "/a/b", 3),
+            ("h", "/z", 4),
+            ("h", "/gone", 2),
+            ("h", "/other", 1),
+            ("x", "/a/b", 3),
+            ("x", "/other", 1),
+        ];
+        for (host, path, wanted) in cases {
+            let found = router.find(host, path.as_bytes()).map(|found| found.rule_index);
+            assert_eq!(found, Some(wanted), "{order:?} {host} {path}");
+        }
+        let only = CompiledRules::compile(&set(order, &["behind * any", "behind h exact /a/b"]));
+        let by_order = usize::from(order != MatchOrder::First);
+        assert_eq!(only.find("h", b"/a/b"), Some(by_order), "{order:?}: among fallbacks");
+        let explained = explain(&listener, "h", b"/a/b");
+        let words: Vec<String> = explained.passed_over.iter().map(|(_, v)| v.to_string()).collect();
+        let behind = "fits, but it is a fallback, which stands behind all others";
+        assert_eq!(words, [behind, behind, "is for paths that begin with /gone"], "{order:?}");
+    }
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::HttpVersions;
 use net::timer::Timer;
 use tls::Protocol;
 use tokio::net::{TcpListener, TcpStream};
@@ -17,8 +18,9 @@ use super::{h1, h2};
 use crate::client::Client;
 use crate::h1::buffer::Buffer;
 use crate::h1::wire::{Io, Wire};
+use crate::shared::Shared;
 use crate::stats::ListenerCells;
-use crate::worker::{Shared, Worker};
+use crate::worker::Worker;
 
 /// How long accepting pauses when the process has no descriptor or memory left for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -34,17 +36,17 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Stops accepting: what has been queued by the kernel is still taken, then the socket closes, and connections
-    /// end after the request under way. What is returned completes when
-    /// that is done (with an error that means nothing): only then can the address be had again.
+    /// Stops accepting: what has been queued by the kernel is still taken, then the socket closes, and
+    /// connections end after the request under way. What is returned completes when that is done (with an
+    /// error that means nothing): only then can the address be had again.
     pub fn close(self) -> oneshot::Receiver<()> {
         let _ = self.close.send(());
         self.closed
     }
 }
 
-/// Serves a socket on a worker thread; to be called within that thread's runtime. `address` is the listener's in the
-/// configuration, by which it is found in each program.
+/// Serves a socket on a worker thread; to be called within that thread's runtime. `address` is the
+/// listener's in the configuration, by which it is found in each program.
 ///
 /// # Errors
 /// The kernel's, where the socket cannot be watched.
@@ -88,8 +90,8 @@ fn is_full(worker: &Worker) -> bool {
     worker.shared.open_connections() >= worker.local().program.snapshot.limits.connections
 }
 
-/// Takes what the kernel had already queued, so that closing the socket does not reset it. The limit of connections
-/// may be passed by that much, once.
+/// Takes what the kernel had already queued, so that closing the socket does not reset it. The limit of
+/// connections may be passed by that much, once.
 async fn drain_queue(worker: &Rc<Worker>, address: SocketAddr, socket: &TcpListener) {
     const QUEUED_MAX: usize = 4096;
     for _ in 0..QUEUED_MAX {
@@ -153,10 +155,10 @@ async fn connection(
     let Some((local, index)) = here.or_else(|| worker.last_with(address)) else { return };
     let Some((model, listener)) = local.program.listener(index) else { return };
     let cells = worker.shared.stats.listeners.cells(&model.name, worker.index);
-    let client = Client::new(worker.clone(), peer, address, listener.scheme, cells);
+    let mut client = Client::new(worker.clone(), peer, address, listener.scheme, cells);
     let timer = Timer::new();
     timer.set(local.program.snapshot.timeouts.head);
-    let termination = listener.termination.clone();
+    let (termination, versions) = (listener.termination.clone(), model.protocols);
     // From here on the connection holds on to no program: it may live for days.
     drop(local);
     let (io, protocol) = match termination {
@@ -165,14 +167,16 @@ async fn connection(
             let shaken = Box::pin(handshake(&termination, stream, &client.cells, &timer)).await;
             let Some(stream) = shaken else { return };
             let protocol = stream.alpn();
+            client.domain = stream.domain().clone();
             (Io::Accepted(Box::new(stream)), Some(protocol))
         }
     };
-    if protocol == Some(Protocol::Http2) {
+    if protocol == Some(Protocol::Http2) || versions == HttpVersions::Http2 {
         return Box::pin(h2::serve(io, Buffer::default(), client)).await;
     }
-    // Without ALPN the first bytes tell whether it is HTTP/2 by prior knowledge.
-    match h1::serve(Wire::new(io), client, timer, protocol.is_none()).await {
+    // Without TLS the first bytes tell whether it is HTTP/2 by prior knowledge.
+    let sniff = protocol.is_none() && versions == HttpVersions::All;
+    match h1::serve(Wire::new(io), client, timer, sniff).await {
         h1::Served::Over => {}
         h1::Served::Http2 { io, input, client } => Box::pin(h2::serve(io, input, client)).await,
     }

@@ -1,7 +1,7 @@
 //! HTTP/1 with a client: one request after another on one connection.
 //!
-//! Between requests the connection holds no buffer. Whatever leaves it unclear where the next request begins closes
-//! it. Must not know rules or upstreams.
+//! Between requests the connection holds no buffer. Whatever leaves it unclear where the next request
+//! begins closes it. Must not know rules or upstreams.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -27,10 +27,10 @@ use crate::worker::Local;
 
 /// What an HTTP/2 client says first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long, and for how many bytes, a connection that is about to close is still read, so that the client gets the
-/// answer before a reset (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: u64 = 256 * 1024;
+/// How long, and for how many bytes, a connection that is about to close is still read, so that the client
+/// gets the answer before a reset (RFC 9112 section 9.6).
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER_BYTES_MAX: u64 = 256 * 1024;
 /// How long a connection that was made just before draining began may take to send its request.
 const FIRST_REQUEST_WHILE_DRAINING: Duration = Duration::from_secs(1);
 
@@ -102,7 +102,8 @@ async fn await_request(
             return Poll::Ready(matches!(result, Ok(count) if count > 0));
         }
         input.release();
-        // While draining, an idle connection is not kept; one that has just been made may still bring its request.
+        // While draining, an idle connection is not kept; one that has just been made may still bring its
+        // request.
         if client.is_closing() {
             if served > 0 {
                 return Poll::Ready(false);
@@ -208,7 +209,7 @@ impl Request<'_> {
         }
         let limit = limits.requests_per_connection;
         let mut close =
-            head.closes || self.client.is_closing() || (limit > 0 && self.served >= limit);
+            head.closes || self.client.is_leaving() || (limit > 0 && self.served >= limit);
         let trailers = TrailerLimits { bytes: limits.head_bytes, fields: limits.head_fields };
         let mut body = BodyReader::new(self.wire, input, head.framing, trailers);
         let read_whole = Cell::new(body.is_done());
@@ -234,14 +235,15 @@ impl Request<'_> {
         scratch.give();
         match ending {
             Ending::Broken => Next::Break,
+            Ending::Closed => Next::Close,
             Ending::Complete if close || !whole || upgraded => Next::Close,
             Ending::Complete => Next::Keep,
         }
     }
 
-    /// Runs an exchange until it ends or the client has reset the connection. A client that has only said that it
-    /// will send nothing more (FIN) still gets its answer: on this protocol the two cannot be told apart before
-    /// something is sent to it.
+    /// Runs an exchange until it ends or the client has reset the connection. A client that has only said
+    /// that it will send nothing more (FIN) still gets its answer: on this protocol the two cannot be told
+    /// apart before something is sent to it.
     async fn unless_gone(
         &self,
         mut answer: Pin<&mut impl Future<Output = Ending>>,
@@ -279,7 +281,7 @@ impl Request<'_> {
             begun: false,
             read_whole: &Cell::new(true),
         };
-        let signature = Signature { worker: &self.client.worker, identity: None };
+        let signature = Signature::own(&self.client.worker);
         self.timer.set(LINGER);
         let answer = OwnAnswer::text(status, format!("{status}: {message}\n"));
         let _ = self.timer.guard(answer.send(&mut reply, false, signature)).await;
@@ -348,7 +350,7 @@ impl Reply for H1Reply<'_> {
     fn begin(&mut self, head: &ResponseHead, signature: Signature<'_>) -> Result<(), BodyError> {
         self.begun = true;
         // RFC 9112 section 9.6: who will close says so, and an unread body leaves nothing else.
-        *self.close |= self.closing.is_closing() || !self.read_whole.get();
+        *self.close |= self.closing.is_leaving() || !self.read_whole.get();
         let framing = match head.framing {
             Framing::Chunked | Framing::UntilClose if self.version < Version::Http11 => {
                 *self.close = true;

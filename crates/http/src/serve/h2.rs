@@ -1,7 +1,7 @@
 //! HTTP/2 with a client: each stream is a request in a task of its own.
 //!
-//! Framing, flow control and the bounds on floods are the `h2` crate's; this turns its streams into heads and bodies
-//! and back. Must not know rules or upstreams.
+//! Framing, flow control and the bounds on floods are the `h2` crate's; this turns its streams into heads
+//! and bodies and back. Must not know rules or upstreams.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -11,10 +11,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::server::{Connection, SendResponse};
 use model::Snapshot;
 use net::timer::Timer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::h1::{LINGER, LINGER_BYTES_MAX};
 use super::h2_pipe::Pipe;
 use super::h2_stream::{H2Body, H2Reply, Out, request_head};
 use crate::client::Client;
@@ -29,14 +32,14 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// What waits in memory for one stream's client to take it.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// Streams that were reset and are still remembered, and resets that may wait unseen: beyond it the connection is
-/// closed with ENHANCE_YOUR_CALM (rapid reset, CVE-2023-44487).
+/// Streams that were reset and are still remembered, and resets that may wait unseen: beyond it the
+/// connection is closed with ENHANCE_YOUR_CALM (rapid reset, CVE-2023-44487).
 const RESET_STREAMS_MAX: usize = 32;
 /// How long a connection may take to end after GOAWAY when no stream is left.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Serves a connection until it ends; `input` is what has been read of it already. Dropped, the socket closes and
-/// its streams' exchanges end.
+/// Serves a connection until it ends; `input` is what has been read of it already. Dropped, the socket
+/// closes and its streams' exchanges end.
 pub(super) async fn serve(io: Io, input: Buffer, client: Client) {
     let Snapshot { limits, timeouts, .. } = client.worker.local().program.snapshot;
     let mut builder = h2::server::Builder::new();
@@ -54,7 +57,11 @@ pub(super) async fn serve(io: Io, input: Buffer, client: Client) {
     let pipe = Pipe::new(io, input);
     let connection = match timer.guard(builder.handshake::<_, Bytes>(pipe.clone())).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(_)) | Err(_) => return client.cells.refused.add("h2_error"),
+        // No preface (RFC 9113 section 3.4), or none in time.
+        Ok(Err(_)) | Err(_) => {
+            client.cells.refused.add("h2_error");
+            return Box::pin(close(pipe, &timer)).await;
+        }
     };
     let client = Rc::new(client);
     let requests_left = match limits.requests_per_connection {
@@ -66,14 +73,35 @@ pub(super) async fn serve(io: Io, input: Buffer, client: Client) {
     streams.count(&pipe);
 }
 
+/// Closes in order what has not become a connection: says that nothing more comes, then reads what is still
+/// under way, within bounds, so that the client does not see a reset.
+async fn close(mut pipe: Pipe, timer: &Timer) {
+    const PIECE_BYTES: usize = 2048;
+    timer.set(LINGER);
+    let linger = async {
+        if pipe.shutdown().await.is_err() {
+            return;
+        }
+        let mut left = LINGER_BYTES_MAX;
+        let mut piece = [0; PIECE_BYTES];
+        while let Ok(count) = pipe.read(&mut piece).await {
+            left = left.saturating_sub(count as u64);
+            if count == 0 || left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = timer.guard(linger).await;
+}
+
 /// What the streams of a connection share.
 struct Streams {
     client: Rc<Client>,
     open: Rc<Cell<usize>>,
 }
 
-/// Accepts streams until the client is gone, has been idle for too long or has had its number of requests, or the
-/// gateway wants to end.
+/// Accepts streams until the client is gone, has been idle for too long or has had its number of requests,
+/// or the gateway wants to end.
 async fn drive(
     mut connection: Connection<Pipe, Bytes>,
     pipe: &Pipe,
@@ -93,7 +121,8 @@ async fn drive(
             if let Poll::Ready(Err(_)) = pipe.poll_send(cx) {
                 return Poll::Ready(None);
             }
-            // What ended streams have left behind may take a slow client a while; answers to its pings do not count.
+            // What ended streams have left behind may take a slow client a while; answers to its pings do
+            // not count.
             let sending = streams.count(pipe) && connection.has_streams();
             client.handle.wake_me(cx.waker());
             if (client.is_closing() || requests_left == 0) && !saying_goodbye {
@@ -204,7 +233,9 @@ async fn stream(
         out.borrow_mut().poll_reset(cx).map(|()| None)
     })
     .await;
-    if ending == Some(Ending::Broken) {
-        out.borrow_mut().break_off();
+    match ending {
+        Some(Ending::Broken) => out.borrow_mut().break_off(Reason::INTERNAL_ERROR),
+        Some(Ending::Closed) => out.borrow_mut().break_off(Reason::CANCEL),
+        Some(Ending::Complete) | None => {}
     }
 }

@@ -1,9 +1,9 @@
-//! The socket under an HTTP/2 connection: what was read before it was known to be one comes first, and what is
-//! written is collected.
+//! The socket under an HTTP/2 connection: what was read before it was known to be one comes first, and what
+//! is written is collected.
 //!
-//! The `h2` crate writes and flushes one DATA frame after another. Over TLS each would be a record and a system call
-//! of its own; so a flush is kept until the connection's task has done all that it can, and the answers of many
-//! streams go out at once. Must not know frames.
+//! The `h2` crate writes and flushes one DATA frame after another. Over TLS each would be a record and a
+//! system call of its own; so a flush is kept until the connection's task has done all that it can, and the
+//! answers of many streams go out at once. Must not know frames.
 
 use std::cell::RefCell;
 use std::io;

@@ -40,7 +40,8 @@ pub(super) fn request_head(
     )?;
     push_fields(&mut head.fields, &parts.headers);
     let lengths = parts.headers.get_all(http::header::CONTENT_LENGTH).iter().count();
-    // The library takes a length that is said twice, and one where there is no body (RFC 8441): HTTP/1 cannot.
+    // The library takes a length that is said twice, and one where there is no body (RFC 8441): HTTP/1
+    // cannot.
     if lengths > 1 || (lengths > 0 && protocol.is_some()) {
         return Err(HeadError::Length);
     }
@@ -197,11 +198,11 @@ impl Out {
         let _ = respond.send_response(response, true);
     }
 
-    /// Tells the client that the answer is not whole.
-    pub(super) fn break_off(&mut self) {
+    /// Tells the client that there is no answer, or that it is not whole.
+    pub(super) fn break_off(&mut self, reason: Reason) {
         match self {
-            Self::Waiting(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
-            Self::Answering { send, ended: false } => send.send_reset(Reason::INTERNAL_ERROR),
+            Self::Waiting(respond) => respond.send_reset(reason),
+            Self::Answering { send, ended: false } => send.send_reset(reason),
             Self::Answering { .. } => {}
         }
     }

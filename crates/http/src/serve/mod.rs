@@ -1,8 +1,8 @@
 //! A client's connection from its acceptance to its end, whatever it speaks.
 //!
-//! [`accept`] takes connections off a listening socket and does TLS; [`h1`] and [`h2`] (with [`h2_stream`]) speak to
-//! the client. They turn what they read into the same heads and bodies for [`crate::forward`]. Must not know rules or
-//! upstreams.
+//! [`accept`] takes connections off a listening socket and does TLS; [`h1`] and [`h2`] (with [`h2_stream`])
+//! speak to the client. They turn what they read into the same heads and bodies for [`crate::forward`].
+//! Must not know rules or upstreams.
 
 mod accept;
 mod h1;
