@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use model::Listener;
+
 use crate::report::Report;
 
 /// One file under way.
@@ -13,4 +15,6 @@ pub(crate) struct Context<'b> {
     pub(crate) base_dir: &'b Path,
     /// Files that the configuration names and that must be watched with it.
     pub(crate) files: BTreeSet<PathBuf>,
+    /// Routes do not come from the file; these are its listeners if it names none.
+    pub(crate) elsewhere: Option<&'b [Listener]>,
 }

@@ -1,14 +1,17 @@
 //! From the tree to the model: one small function for each section, none of which stops at the first mistake.
 //!
 //! Knows what keys mean and how they belong together; does not know flags or the environment (see
-//! [`crate::overrides`]) and opens no file. Start at [`file()`].
+//! [`crate::overrides`]) and opens no file but that of an API key. Start at [`file()`].
 
+mod api_key;
+mod health;
 mod listeners;
 mod rules;
 mod settings;
 mod upstreams;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use model::{Diagnostic, Place, Snapshot};
 
@@ -17,7 +20,7 @@ use crate::context::Context;
 use crate::keys;
 use crate::report::KeyPath;
 use crate::tree::Node;
-use crate::value::Value;
+use crate::value::{Map, Value};
 
 pub(crate) use listeners::certificate_in_directory;
 
@@ -41,13 +44,14 @@ pub(crate) fn file(cx: &mut Context<'_>, root: Option<&Node<'_>>) -> Option<Deco
     };
     let value = Value { node: root, path: KeyPath::Root };
     let top = value.map(cx, &keys::TOP)?;
+    refuse_routes(cx, top);
     let (upstreams, known_upstreams) = upstreams::decode(cx, top);
     let (mut listeners, known_listeners) = listeners::decode(cx, top);
     let rules = rules::decode(cx, top, &known_upstreams, &known_listeners);
     rules::distribute(cx, rules, &mut listeners);
     let snapshot = Snapshot {
         listeners,
-        upstreams,
+        upstreams: upstreams.into_iter().map(Arc::new).collect(),
         limits: settings::limits(cx, top),
         timeouts: settings::timeouts(cx, top),
         manners: settings::manners(cx, top),
@@ -59,6 +63,20 @@ pub(crate) fn file(cx: &mut Context<'_>, root: Option<&Node<'_>>) -> Option<Deco
         echo: settings::echo(cx, top),
         workers: settings::workers(cx, top),
     })
+}
+
+/// Two truths about routes would be one too many.
+fn refuse_routes(cx: &mut Context<'_>, top: Map<'_, '_>) {
+    if cx.elsewhere.is_none() {
+        return;
+    }
+    for name in ["upstreams", "rules"] {
+        if let Some(value) = top.get(name) {
+            let problem = "routes come from the cluster, not from this file";
+            let diagnostic = value.error(cx, problem);
+            cx.report.push(diagnostic.expected("listeners and settings only, beside --kubernetes"));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -103,7 +121,8 @@ mod tests {
                 {
                     text.push_str(SHOP);
                 }
-                let (config, diagnostics) = parse(&text, "f", Path::new(""), &Overrides::default());
+                let base_dir = Path::new("tests/fixtures");
+                let (config, diagnostics) = parse(&text, "f", base_dir, &Overrides::default());
                 let whole = format!("{}.{}", section.path, key.name);
                 assert!(
                     config.is_some() && diagnostics.0.is_empty(),
@@ -142,6 +161,29 @@ mod tests {
     }
 
     #[test]
+    fn routes_from_elsewhere_leave_listeners_and_settings_to_the_file() {
+        let listener = |name: &str, port| {
+            let text = format!("listeners: [{{name: {name}, address: '127.0.0.1:{port}'}}]");
+            config(&text, &Overrides::default()).snapshot.listeners.remove(0)
+        };
+        let overrides = Overrides {
+            routes_elsewhere: Some(vec![listener("a", 1), listener("b", 2)]),
+            port: Some(1),
+            ..Overrides::default()
+        };
+        let addresses = |text: &str, overrides: &Overrides| -> Vec<String> {
+            let listeners = config(text, overrides).snapshot.listeners;
+            listeners.iter().map(|l| l.address.to_string()).collect()
+        };
+        let settings = "timeouts: {connect: 1s}";
+        assert_eq!(addresses(settings, &overrides), ["127.0.0.1:1", "127.0.0.1:2"]);
+        let own = "listeners: [{name: s, address: '127.0.0.1:3', protocol: https}]";
+        assert_eq!(addresses(own, &Overrides { port: None, ..overrides.clone() }), ["127.0.0.1:3"]);
+        let routes = "rules: []\nupstreams: []";
+        assert_eq!(errors(routes, &overrides).matches("routes come from the cluster").count(), 2);
+    }
+
+    #[test]
     fn the_default_listener_and_the_shared_rules() {
         let text = "rules: [{upstream: u, path: /}]\nupstreams: [{name: u, host: 1.2.3.4}]";
         let config = config(text, &Overrides::default());
@@ -170,6 +212,7 @@ mod tests {
             debug: true,
             admin: Some(AdminAddress::Off),
             workers: Some(2),
+            routes_elsewhere: None,
         };
         let config = config(text, &overrides);
         let snapshot = &config.snapshot;

@@ -10,11 +10,13 @@ mod settings;
 mod top;
 mod upstreams;
 
-pub(crate) use listeners::{CERTIFICATE, LISTENER, LISTENER_TLS};
-pub(crate) use rules::{RULE, RULE_UPSTREAM};
+pub(crate) use listeners::{
+    CERTIFICATE, CLIENT_CERTIFICATES, HTTP_VERSIONS, LISTENER, LISTENER_TLS,
+};
+pub(crate) use rules::{API_KEY, RULE, RULE_UPSTREAM};
 pub(crate) use settings::{ACCESS_LOG, ADMIN, ECHO, LIMITS, SHUTDOWN, TIMEOUTS};
 pub(crate) use top::TOP;
-pub(crate) use upstreams::{ENDPOINT, UPSTREAM, UPSTREAM_TLS};
+pub(crate) use upstreams::{ENDPOINT, HEALTH_CHECK, UPSTREAM, UPSTREAM_TLS};
 
 /// All sections, in the order of the reference.
 pub(crate) static SECTIONS: &[&Section] = &[
@@ -22,11 +24,14 @@ pub(crate) static SECTIONS: &[&Section] = &[
     &UPSTREAM,
     &ENDPOINT,
     &UPSTREAM_TLS,
+    &HEALTH_CHECK,
     &RULE,
     &RULE_UPSTREAM,
+    &API_KEY,
     &LISTENER,
     &LISTENER_TLS,
     &CERTIFICATE,
+    &CLIENT_CERTIFICATES,
     &TIMEOUTS,
     &LIMITS,
     &ACCESS_LOG,
@@ -89,6 +94,10 @@ pub(crate) enum Kind {
     Integer(u64, u64),
     /// A time span; zero is allowed only where it says so.
     Duration { zero: bool },
+    /// A number of bytes above zero, with or without a unit.
+    Size,
+    /// A status of an answer, or a range of them.
+    Statuses,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// As [`Self::Choice`], but other words only make a warning.
@@ -125,6 +134,8 @@ impl Kind {
                 "a duration above zero, as 500ms, 5s, 2m or 1h".into()
             }
             Self::Duration { zero: true } => "a duration, as 0s, 500ms, 5s, 2m or 1h".into(),
+            Self::Size => "a size above zero, as 4096, 512KiB, 10MiB or 1GiB".into(),
+            Self::Statuses => "a status or a range from 200 to 599, as 200 or 200-399".into(),
             Self::Choice(words) | Self::LenientChoice(words) => one_of(words),
             Self::HostPort => "host:port, with a port from 1 to 65535".into(),
             Self::ListenAddress => "ip:port, :port or a port".into(),
@@ -134,6 +145,8 @@ impl Kind {
             Self::Object(_) => "a mapping".into(),
             Self::List(item) => match item {
                 Self::Object(_) => "a list of mappings".into(),
+                Self::Choice(words) => format!("a list of {}", one_of(words)),
+                Self::HostPattern => "a list of host names, `*.name` or `**.name`".into(),
                 Self::Network => "a list of networks (10.0.0.0/8) or IP addresses".into(),
                 _ => "a list of texts".into(),
             },

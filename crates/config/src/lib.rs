@@ -19,12 +19,14 @@ mod suggest;
 mod tree;
 mod value;
 mod watch;
+mod write;
 
 pub use overrides::Overrides;
 pub use reference::reference_markdown;
 pub use schema::json_schema;
 pub use show::{nanoproxy_yaml, snapshot_json};
 pub use watch::{WATCHED_FILES_MAX, WatchError, Watcher};
+pub use write::{Written, write};
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -124,7 +126,12 @@ pub fn parse(
     base_dir: &Path,
     overrides: &Overrides,
 ) -> (Option<Config>, Diagnostics) {
-    let mut cx = Context { report: Report::new(source), base_dir, files: BTreeSet::new() };
+    let mut cx = Context {
+        report: Report::new(source),
+        base_dir,
+        files: BTreeSet::new(),
+        elsewhere: overrides.routes_elsewhere.as_deref(),
+    };
     let tree = tree::read(text, &mut cx.report);
     let decoded = match (&tree, cx.report.has_errors()) {
         // Not YAML: everything else would be a guess.

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Diagnostic, ListenerProtocol, Place, Snapshot, Verification};
+use model::{Diagnostic, Listener, ListenerProtocol, Place, Snapshot, Verification};
 
 use crate::context::Context;
 use crate::decode::{Decoded, certificate_in_directory};
 use crate::{ADMIN_ADDRESS_DEFAULT, AdminAddress};
 
 /// What flags and environment say; the default says nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {
     /// PORT: the port of the single listener. With several listeners it is an error.
     pub port: Option<u16>,
@@ -33,6 +33,10 @@ pub struct Overrides {
     pub admin: Option<AdminAddress>,
     /// Number of worker threads.
     pub workers: Option<usize>,
+    /// Rules and upstreams come from elsewhere (`--kubernetes`): in the file they are an error, an https
+    /// listener needs no certificates of its own, and these are the listeners of a file that names none;
+    /// [`Self::port`] and [`Self::cert_path`] are in them already.
+    pub routes_elsewhere: Option<Vec<Listener>>,
 }
 
 impl Overrides {
@@ -48,8 +52,11 @@ impl Overrides {
             timeouts.response = timeout;
         }
         if self.tls_skip_verify {
-            for tls in snapshot.upstreams.iter_mut().filter_map(|u| u.tls.as_mut()) {
-                Arc::make_mut(tls).verification = Verification::Skip;
+            for upstream in snapshot.upstreams.iter_mut().filter(|u| u.tls.is_some()) {
+                let tls = Arc::make_mut(upstream).tls.as_mut();
+                tls.map(Arc::make_mut)
+                    .into_iter()
+                    .for_each(|t| t.verification = Verification::Skip);
             }
         }
         snapshot.manners.config_path |= self.debug;
@@ -60,6 +67,13 @@ impl Overrides {
     }
 
     fn apply_to_listener(&self, cx: &mut Context<'_>, snapshot: &mut Snapshot) {
+        let addresses = |listeners: &[Listener]| -> Vec<SocketAddr> {
+            listeners.iter().map(|l| l.address).collect()
+        };
+        let elsewhere = self.routes_elsewhere.as_deref().map(addresses);
+        if elsewhere == Some(addresses(&snapshot.listeners)) {
+            return;
+        }
         let count = snapshot.listeners.len();
         let single = match snapshot.listeners.as_mut_slice() {
             [single] => Some(single),

@@ -40,6 +40,7 @@ error in it, the last good state stays.
 
 - **Durations** are numbers with a unit, `500ms`, `5s`, `2m`, `1h` or `1m30s`, or plain numbers of seconds; at
   most 30 days.
+- **Sizes** are numbers of bytes, with or without one of the units `KiB`, `MiB`, `GiB` and `TiB`.
 - **Files** with a relative path begin at the directory of the configuration file. They are watched too.
 - A key that is **blank** or `null` counts as absent. **Unknown** keys are ignored with a warning.
 - YAML **anchors, aliases and `<<`** work; a key given twice, a second document, or an empty file is an error.
@@ -89,6 +90,10 @@ fn takes(key: &Key) -> String {
         Kind::List(Kind::Object(section)) => format!("a list of {}", linked(section)),
         Kind::Choice(words) | Kind::LenientChoice(words) => {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+        }
+        Kind::List(Kind::Choice(words)) => {
+            let words = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+            format!("a list of {words}")
         }
         Kind::Boolean => "`true` or `false`".into(),
         Kind::Port => "a number from 1 to 65535".into(),

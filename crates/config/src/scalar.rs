@@ -1,4 +1,4 @@
-//! What a text may stand for: numbers, truths, durations, addresses, networks.
+//! What a text may stand for: numbers, truths, durations, sizes, statuses, addresses, networks.
 //!
 //! Pure functions from text to value; they know nothing of keys, places or YAML's structure. Numbers and
 //! truths are read as YAML 1.2's core schema and `NanoProxy`'s library (Go's yaml.v3) both read them.
@@ -94,6 +94,38 @@ pub(crate) fn duration_text(duration: Duration) -> String {
         _ => write!(text, "{}s", duration.as_secs_f64()),
     };
     text
+}
+
+/// Units of a size, the largest first.
+const SIZE_UNITS: [(&str, u64); 4] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+/// A number of bytes above zero, as far as a signed number goes: `4096`, `512KiB`, `10MiB`, `1GiB` or `1TiB`.
+pub(crate) fn size(text: &str) -> Option<u64> {
+    let with_unit = |(unit, bytes): &(&str, u64)| Some((text.strip_suffix(unit)?, *bytes));
+    let (number, unit) = SIZE_UNITS.iter().find_map(with_unit).unwrap_or((text, 1));
+    let number = integer(number).and_then(|n| u64::try_from(n).ok())?;
+    number.checked_mul(unit).filter(|bytes| *bytes > 0 && i64::try_from(*bytes).is_ok())
+}
+
+/// A size as [`size`] reads it, in the largest unit in which it is whole.
+pub(crate) fn size_text(bytes: u64) -> String {
+    match SIZE_UNITS.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => bytes.to_string(),
+    }
+}
+
+/// A status of a final answer, or a range of them with both ends: `200`, `200-399`.
+pub(crate) fn statuses(text: &str) -> Option<(u16, u16)> {
+    const FINAL: std::ops::RangeInclusive<u16> = 200..=599;
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    let status = |text: &str| {
+        let digits = text.len() == 3 && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|status| digits && FINAL.contains(status))
+    };
+    let (low, high) = (status(low)?, status(high)?);
+    (low <= high).then_some((low, high))
 }
 
 /// `address:port`; the address an IP literal, IPv6 in brackets.
@@ -197,6 +229,50 @@ mod tests {
         }
         for text in ["500ms", "5s", "2m", "1h", "1500ms", "0s", "90s"] {
             assert_eq!(duration_text(duration(text).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("4096", 4096),
+            ("1KiB", 1024),
+            ("10MiB", 10 << 20),
+            ("3GiB", 3 << 30),
+            ("1TiB", 1 << 40),
+        ] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+            assert_eq!(size(&size_text(bytes)), Some(bytes), "{text}");
+        }
+        for text in ["", "0", "0MiB", "-1", "1.5MiB", "10MB", "10 MiB", "MiB", "1mib", "9999999TiB"]
+        {
+            assert_eq!(size(text), None, "{text}");
+        }
+        assert_eq!((size_text(4096), size_text(1000)), ("4KiB".into(), "1000".into()));
+        assert_eq!(size_text(u64::MAX), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn ranges_of_statuses() {
+        for (text, range) in [("200", (200, 200)), ("200-399", (200, 399)), ("599-599", (599, 599))]
+        {
+            assert_eq!(statuses(text), Some(range), "{text}");
+        }
+        for text in [
+            "",
+            "-",
+            "200-",
+            "-200",
+            "399-200",
+            "199",
+            "100-200",
+            "600",
+            "2xx",
+            "0200",
+            "200-300-400",
+        ] {
+            assert_eq!(statuses(text), None, "{text}");
         }
     }
 

@@ -82,6 +82,16 @@ fn kind(of: Kind) -> Value {
                 { "type": "null" },
             ]})
         }
+        Kind::Size => json!({ "anyOf": [
+            { "type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB|TiB)?$" },
+            { "type": "integer", "minimum": 1 },
+            { "type": "null" },
+        ]}),
+        Kind::Statuses => json!({ "anyOf": [
+            { "type": "string", "pattern": "^[2-5][0-9]{2}(-[2-5][0-9]{2})?$" },
+            { "type": "integer", "minimum": 200, "maximum": 599 },
+            { "type": "null" },
+        ]}),
         Kind::Choice(words) => choice(words),
         Kind::LenientChoice(words) => {
             json!({ "anyOf": [choice(words), { "type": ["string", "null"] }] })

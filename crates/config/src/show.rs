@@ -1,18 +1,22 @@
 //! A running snapshot as text: in `NanoProxy`'s shape for its config path, and whole as JSON for the admin
 //! port.
 //!
-//! Secrets are never in it: PEM text that came from an object is `<inline>`, and files are only named.
+//! Secrets are never in it: PEM text that came from an object is `<inline>`, files are only named, and an
+//! API key is `<hidden>`.
 
 use std::fmt::Write as _;
 
 use model::{
-    AccessLog, Action, Algorithm, Certificate, Endpoint, HostHeader, HostPattern, Listener,
-    ListenerProtocol, MatchOrder, PathMatch, PathRewrite, PemSource, Rule, RuleSet, Snapshot,
-    TlsVersion, Upstream, UpstreamTls, Verification,
+    AccessLog, Action, Algorithm, Certificate, Endpoint, HealthCheck, HostHeader, HostPattern,
+    HttpVersions, Listener, ListenerProtocol, MatchOrder, PathMatch, PathRewrite, PemSource, Probe,
+    Rule, RuleSet, Snapshot, TlsVersion, Upstream, UpstreamTls, Verification,
 };
 use serde_json::{Map, Value, json};
 
-use crate::scalar::duration_text;
+use crate::scalar::{duration_text, size_text};
+
+/// What stands in place of a secret.
+const HIDDEN: &str = "<hidden>";
 
 /// Upstreams and rules as YAML, as `NanoProxy` dumps them: upstreams first, indented by 4, all of its keys,
 /// the default port filled in, the default scheme and match mode not. What `NanoProxy` cannot say (several
@@ -80,6 +84,28 @@ fn write_upstream(out: &mut String, upstream: &Upstream) {
     let no_host_rewrite = upstream.host_header == HostHeader::Endpoint;
     let _ = writeln!(out, "      scheme: {}", yaml(scheme));
     let _ = writeln!(out, "      noHostRewrite: {no_host_rewrite}");
+    if let Some(check) = &upstream.health_check {
+        out.push_str("      healthCheck:\n");
+        write_health_check(out, check);
+    }
+}
+
+fn write_health_check(out: &mut String, check: &HealthCheck) {
+    if let Probe::Http { path, host, tls, statuses: (low, high) } = &check.probe {
+        let _ = writeln!(out, "        path: {}", yaml(path));
+        let _ = writeln!(out, "        scheme: {}", if *tls { "https" } else { "http" });
+        let _ = writeln!(out, "        statuses: {low}-{high}");
+        if let Some(host) = host {
+            let _ = writeln!(out, "        host: {}", yaml(host.as_str()));
+        }
+    }
+    if let Some(port) = check.port {
+        let _ = writeln!(out, "        port: {port}");
+    }
+    let _ = writeln!(out, "        interval: {}", duration_text(check.interval));
+    let _ = writeln!(out, "        timeout: {}", duration_text(check.timeout));
+    let _ = writeln!(out, "        rise: {}", check.rise);
+    let _ = writeln!(out, "        fall: {}", check.fall);
 }
 
 fn write_rule(out: &mut String, snapshot: &Snapshot, rule: &Rule) {
@@ -90,6 +116,10 @@ fn write_rule(out: &mut String, snapshot: &Snapshot, rule: &Rule) {
         Action::Unavailable { upstream } => {
             let _ = writeln!(out, "    - upstream: {}", yaml(upstream));
         }
+        Action::Respond { status } => {
+            let _ = writeln!(out, "    - respond: {status}");
+        }
+        Action::Close => out.push_str("    - close: true\n"),
         Action::Forward(references) => match references.as_slice() {
             [single] => {
                 let _ = writeln!(out, "    - upstream: {}", yaml(&name(single)));
@@ -112,6 +142,25 @@ fn write_rule(out: &mut String, snapshot: &Snapshot, rule: &Rule) {
     let _ = writeln!(out, "      host: {}", yaml(&host));
     let _ = writeln!(out, "      matchMode: {}", yaml(written_mode(mode)));
     let _ = writeln!(out, "      stripPath: {}", rule.rewrite == PathRewrite::StripMatch);
+    write_own_keys(out, rule);
+}
+
+/// What `NanoProxy` does not have, where it is there.
+fn write_own_keys(out: &mut String, rule: &Rule) {
+    if let PathRewrite::ReplaceMatch(with) = &rule.rewrite {
+        let _ = writeln!(out, "      replacePath: {}", yaml(with));
+    }
+    if rule.fallback {
+        out.push_str("      fallback: true\n");
+    }
+    if let Some(bytes) = rule.request_body_max {
+        let _ = writeln!(out, "      maxRequestBody: {}", size_text(bytes));
+    }
+    if let Some(key) = &rule.api_key {
+        let _ = writeln!(out, "      apiKey:");
+        let _ = writeln!(out, "        header: {}", yaml(&key.header));
+        let _ = writeln!(out, "        value: {}", yaml(HIDDEN));
+    }
 }
 
 /// The default is not filled in.
@@ -130,7 +179,7 @@ fn path_and_mode(path: &PathMatch) -> (&str, &'static str) {
 }
 
 /// A text as a YAML scalar: bare where nothing could take it for something else, in double quotes otherwise.
-fn yaml(text: &str) -> String {
+pub(crate) fn yaml(text: &str) -> String {
     let bare_char =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | '[' | ']');
     let bare_start = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
@@ -165,13 +214,14 @@ pub fn snapshot_json(snapshot: &Snapshot) -> Value {
     json!({
         "listeners": listeners,
         "ruleSets": rule_sets,
-        "upstreams": snapshot.upstreams.iter().map(upstream_json).collect::<Vec<_>>(),
+        "upstreams": snapshot.upstreams.iter().map(|u| upstream_json(u)).collect::<Vec<_>>(),
         "limits": {
             "headBytes": limits.head_bytes,
             "headFields": limits.head_fields,
             "connections": limits.connections,
             "h2Streams": limits.h2_streams,
             "requestsPerConnection": limits.requests_per_connection,
+            "requestBody": limits.request_body.map(size_text),
             "retries": limits.retries,
         },
         "timeouts": {
@@ -202,6 +252,7 @@ fn manners_json(snapshot: &Snapshot) -> Value {
     json!({
         "healthPath": manners.health_path,
         "configPath": manners.config_path,
+        "serverHeader": manners.server_header,
         "proxyHeaders": manners.proxy_headers,
         "redirectUncleanPaths": manners.redirect_unclean_paths,
         "accessLog": match &manners.access_log {
@@ -232,19 +283,38 @@ fn listener_json(listener: &Listener, sets: &[&RuleSet]) -> Value {
         "name": &*listener.name,
         "address": listener.address.to_string(),
         "protocol": listener.protocol.scheme(),
+        "protocols": match listener.protocols {
+            HttpVersions::All => json!(["http/1.1", "h2"]),
+            HttpVersions::Http1 => json!(["http/1.1"]),
+            HttpVersions::Http2 => json!(["h2"]),
+        },
         "scopes": scopes,
         "trustedHops": listener.trusted_hops.0.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "place": listener.place.to_string(),
     });
     if let ListenerProtocol::Https(tls) = &listener.protocol {
-        let certificate =
-            |c: &Certificate| json!({ "certificate": pem_json(&c.chain), "key": pem_json(&c.key) });
         json["tls"] = json!({
-            "certificates": tls.certificates.iter().map(certificate).collect::<Vec<_>>(),
+            "certificates": tls.certificates.iter().map(certificate_json).collect::<Vec<_>>(),
+            "defaultCertificate": if tls.first_is_default { "first" } else { "none" },
             "minVersion": match tls.min_version {
                 TlsVersion::V1_2 => "1.2",
                 TlsVersion::V1_3 => "1.3",
             },
+        });
+    }
+    json
+}
+
+fn certificate_json(certificate: &Certificate) -> Value {
+    let (chain, key) = (pem_json(&certificate.chain), pem_json(&certificate.key));
+    let mut json = json!({ "certificate": chain, "key": key });
+    if !certificate.hosts.is_empty() {
+        json["hosts"] = certificate.hosts.iter().map(ToString::to_string).collect();
+    }
+    if let Some(verification) = &certificate.client_verification {
+        json["clientCertificates"] = json!({
+            "authorities": pem_json(&verification.authorities),
+            "optional": verification.optional,
         });
     }
     json
@@ -258,6 +328,7 @@ fn upstream_json(upstream: &Upstream) -> Value {
         "balance": match upstream.algorithm {
             Algorithm::RoundRobin => "roundRobin",
             Algorithm::LeastRequests => "leastRequests",
+            Algorithm::ClientAddress => "clientAddress",
         },
         "scheme": if upstream.tls.is_some() { "https" } else { "http" },
         "hostHeader": match upstream.host_header {
@@ -268,6 +339,9 @@ fn upstream_json(upstream: &Upstream) -> Value {
         "idleTimeout": duration_text(upstream.pool.idle_timeout),
         "place": upstream.place.to_string(),
     });
+    if let Some(check) = &upstream.health_check {
+        json["healthCheck"] = health_check_json(check);
+    }
     if let Some(tls) = &upstream.tls {
         json["tls"] = upstream_tls_json(tls);
     }
@@ -277,6 +351,27 @@ fn upstream_json(upstream: &Upstream) -> Value {
     ] {
         if let Some(timeout) = timeout {
             json[key] = json!(duration_text(timeout));
+        }
+    }
+    json
+}
+
+fn health_check_json(check: &HealthCheck) -> Value {
+    let mut json = json!({
+        "interval": duration_text(check.interval),
+        "timeout": duration_text(check.timeout),
+        "rise": check.rise,
+        "fall": check.fall,
+    });
+    if let Some(port) = check.port {
+        json["port"] = json!(port);
+    }
+    if let Probe::Http { path, host, tls, statuses: (low, high) } = &check.probe {
+        json["path"] = json!(&**path);
+        json["scheme"] = json!(if *tls { "https" } else { "http" });
+        json["statuses"] = json!(format!("{low}-{high}"));
+        if let Some(host) = host {
+            json["host"] = json!(host.as_str());
         }
     }
     json
@@ -317,6 +412,24 @@ fn rule_json(snapshot: &Snapshot, rule: &Rule) -> Value {
         Action::Unavailable { upstream } => {
             json.insert("unavailable".into(), json!(&**upstream));
         }
+        Action::Respond { status } => {
+            json.insert("respond".into(), json!(status));
+        }
+        Action::Close => {
+            json.insert("close".into(), json!(true));
+        }
+    }
+    if let PathRewrite::ReplaceMatch(with) = &rule.rewrite {
+        json.insert("replacePath".into(), json!(&**with));
+    }
+    if rule.fallback {
+        json.insert("fallback".into(), json!(true));
+    }
+    if let Some(key) = &rule.api_key {
+        json.insert("apiKey".into(), json!({ "header": &*key.header }));
+    }
+    if let Some(bytes) = rule.request_body_max {
+        json.insert("maxRequestBody".into(), json!(size_text(bytes)));
     }
     if let Some(timeout) = rule.response_timeout {
         json.insert("responseTimeout".into(), json!(duration_text(timeout)));

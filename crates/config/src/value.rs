@@ -69,6 +69,17 @@ impl<'n, 'p> Value<'n, 'p> {
         }
     }
 
+    /// One of the words of a choice; a blank text counts as absent.
+    pub(crate) fn choice(&self, cx: &mut Context<'_>, kind: Kind) -> Option<&'static str> {
+        let Kind::Choice(words) = kind else { return None };
+        let text = self.text(cx, kind)?;
+        let word = words.iter().copied().find(|w| *w == text);
+        if word.is_none() {
+            self.wrong(cx, kind);
+        }
+        word
+    }
+
     /// The keys of a mapping; unknown ones are reported.
     pub(crate) fn map<'v>(
         &'v self,
@@ -150,6 +161,17 @@ impl<'n, 'p> Map<'n, 'p> {
         let entry = entry?;
         (!entry.value.is_null())
             .then_some(Value { node: &entry.value, path: KeyPath::Key(self.path, name) })
+    }
+
+    /// As [`Self::get`] for a key that locks something: blank is an error there, because a lock that was left
+    /// out by mistake must not open the door.
+    pub(crate) fn lock(&self, cx: &mut Context<'_>, name: &'static str) -> Option<Value<'n, 'p>> {
+        let found = self.get(name);
+        let blank = self.entries.iter().find(|e| e.key == name).filter(|_| found.is_none());
+        if let (Some(entry), Some(key)) = (blank, self.section.key(name)) {
+            Value { node: &entry.value, path: KeyPath::Key(self.path, name) }.wrong(cx, key.kind);
+        }
+        found
     }
 
     /// The value of a key with the kind that the table gives it.
@@ -242,13 +264,7 @@ impl<'n, 'p> Map<'n, 'p> {
     /// One of the words of the table; a blank text counts as absent.
     pub(crate) fn choice(&self, cx: &mut Context<'_>, name: &'static str) -> Option<&'static str> {
         let (value, kind) = self.with_kind(name)?;
-        let Kind::Choice(words) = kind else { return None };
-        let text = value.text(cx, kind)?;
-        let word = words.iter().copied().find(|w| *w == text);
-        if word.is_none() {
-            value.wrong(cx, kind);
-        }
-        word
+        value.choice(cx, kind)
     }
 
     /// A host name or IP literal.

@@ -73,6 +73,19 @@ const PIECES: &[&str] = &[
     "path: ",
     "host: ",
     "matchMode: segments",
+    "respond: 404",
+    "close: true",
+    "fallback: yes",
+    "replacePath: /é b",
+    "maxRequestBody: 10MiB",
+    "apiKey: {header: a, value: b}",
+    "healthCheck: {}",
+    "statuses: 200-399",
+    "balance: clientAddress",
+    "protocols: [h2]",
+    "hosts: [\"*\"]",
+    "defaultCertificate: none",
+    "99999999TiB",
 ];
 
 struct Random(u64);

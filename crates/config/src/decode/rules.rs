@@ -38,8 +38,11 @@ pub(super) fn decode(
         let map = item.map(cx, &keys::RULE)?;
         let name = name(cx, map, index, &mut names);
         let (path, hosts) = (path(cx, map), hosts(cx, map));
-        let strip = map.boolean(cx, "stripPath").unwrap_or(false);
+        let rewrite = rewrite(cx, map);
         let action = action(cx, map, upstreams);
+        let fallback = map.boolean(cx, "fallback").unwrap_or(false);
+        let api_key = super::api_key::decode(cx, map);
+        let request_body_max = map.parsed(cx, "maxRequestBody", scalar::size);
         let response_timeout = map.duration(cx, "responseTimeout");
         let listeners = limited_to(cx, map, listeners);
         // Only now, so that every mistake of the rule has been reported.
@@ -48,8 +51,11 @@ pub(super) fn decode(
             name,
             hosts,
             path: if may_match { path } else { PathMatch::Never },
-            rewrite: if strip { PathRewrite::StripMatch } else { PathRewrite::Keep },
+            rewrite,
             action,
+            fallback,
+            api_key,
+            request_body_max,
             response_timeout,
             place: map.place(cx),
         };
@@ -115,6 +121,25 @@ fn path(cx: &mut Context<'_>, map: Map<'_, '_>) -> PathMatch {
     matching(path.into())
 }
 
+/// How the path changes: not both ways at once.
+fn rewrite(cx: &mut Context<'_>, map: Map<'_, '_>) -> PathRewrite {
+    let strip = map.boolean(cx, "stripPath").unwrap_or(false);
+    let with = map.text(cx, "replacePath");
+    let Some((with, value)) = with.zip(map.get("replacePath")) else {
+        return if strip { PathRewrite::StripMatch } else { PathRewrite::Keep };
+    };
+    if strip {
+        let both = value.error(cx, "stripPath and replacePath are both given");
+        cx.report.push(both.expected("one of them"));
+    }
+    let odd = |c: char| c.is_control() || matches!(c, '?' | '#');
+    if !with.starts_with('/') || with.contains(odd) {
+        let wrong = value.error(cx, "wrong value").value(with);
+        cx.report.push(wrong.expected("a path that begins with a slash, without ? and #"));
+    }
+    PathRewrite::ReplaceMatch(with.into())
+}
+
 /// The hosts, and whether the rule can match at all: one for a host with a port cannot, as in `NanoProxy`.
 fn hosts(cx: &mut Context<'_>, map: Map<'_, '_>) -> Option<(HostPattern, bool)> {
     let errors_before = cx.report.errors();
@@ -137,7 +162,8 @@ fn hosts(cx: &mut Context<'_>, map: Map<'_, '_>) -> Option<(HostPattern, bool)> 
     None
 }
 
-fn pattern(text: &str) -> Option<HostPattern> {
+/// Of a host as files have it.
+pub(super) fn pattern(text: &str) -> Option<HostPattern> {
     if text == "*" {
         return Some(HostPattern::Any);
     }
@@ -154,8 +180,16 @@ fn pattern(text: &str) -> Option<HostPattern> {
 /// Where the requests go. `None` if that cannot be said because of errors.
 fn action(cx: &mut Context<'_>, map: Map<'_, '_>, known: &KnownUpstreams<'_>) -> Option<Action> {
     let errors_before = cx.report.errors();
+    let own = own_action(cx, map);
     let single = map.text(cx, "upstream");
     let list = map.get("upstreams");
+    if let Some(own) = own {
+        if single.is_some() || list.is_some() {
+            let both = map.error(cx, "an upstream is given beside respond or close");
+            cx.report.push(both.expected("one of them"));
+        }
+        return (cx.report.errors() == errors_before).then_some(own);
+    }
     match (single, list) {
         (Some(_), Some(list)) => {
             let both =
@@ -167,7 +201,7 @@ fn action(cx: &mut Context<'_>, map: Map<'_, '_>, known: &KnownUpstreams<'_>) ->
         (None, None) if cx.report.errors() > errors_before => None,
         (None, None) => {
             let warning = map.warning(cx, "no upstream is given: requests get 503");
-            cx.report.push(warning.expected("upstream, the name of one"));
+            cx.report.push(warning.expected("upstream, the name of one; or respond, or close"));
             Some(Action::Unavailable { upstream: "".into() })
         }
         (Some(name), None) => match known.get(name) {
@@ -178,6 +212,21 @@ fn action(cx: &mut Context<'_>, map: Map<'_, '_>, known: &KnownUpstreams<'_>) ->
                 Some(Action::Unavailable { upstream: name.into() })
             }
         },
+    }
+}
+
+/// What the gateway does by itself.
+fn own_action(cx: &mut Context<'_>, map: Map<'_, '_>) -> Option<Action> {
+    let status = map.integer(cx, "respond").and_then(|n| u16::try_from(n).ok());
+    let close = map.boolean(cx, "close").unwrap_or(false);
+    match status {
+        Some(_) if close => {
+            let both = map.error(cx, "respond and close are both given").expected("one of them");
+            cx.report.push(both);
+            None
+        }
+        Some(status) => Some(Action::Respond { status }),
+        None => close.then_some(Action::Close),
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) fn limits(cx: &mut Context<'_>, top: Map<'_, '_>) -> Limits {
         }
         let requests = map.integer(cx, "requestsPerConnection");
         limits.requests_per_connection = requests.unwrap_or(limits.requests_per_connection);
+        limits.request_body = map.parsed(cx, "requestBody", scalar::size);
     });
     limits
 }
@@ -65,6 +66,7 @@ pub(super) fn manners(cx: &mut Context<'_>, top: Map<'_, '_>) -> Manners {
     for (name, place) in [
         ("healthPath", &mut manners.health_path),
         ("configPath", &mut manners.config_path),
+        ("serverHeader", &mut manners.server_header),
         ("proxyHeaders", &mut manners.proxy_headers),
         ("redirectUncleanPaths", &mut manners.redirect_unclean_paths),
     ] {
@@ -154,6 +156,7 @@ mod tests {
         for (name, value) in [
             ("healthPath", manners.health_path),
             ("configPath", manners.config_path),
+            ("serverHeader", manners.server_header),
             ("proxyHeaders", manners.proxy_headers),
             ("redirectUncleanPaths", manners.redirect_unclean_paths),
         ] {

@@ -59,6 +59,7 @@ fn upstream(cx: &mut Context<'_>, map: Map<'_, '_>, name: Option<&str>) -> Optio
     let endpoints = endpoints(cx, map, if https { HTTPS_PORT } else { HTTP_PORT });
     let algorithm = match map.choice(cx, "balance") {
         Some("leastRequests") => Algorithm::LeastRequests,
+        Some("clientAddress") => Algorithm::ClientAddress,
         _ => Algorithm::RoundRobin,
     };
     let no_host_rewrite = map.boolean(cx, "noHostRewrite").unwrap_or(false);
@@ -68,6 +69,7 @@ fn upstream(cx: &mut Context<'_>, map: Map<'_, '_>, name: Option<&str>) -> Optio
     }
     pool.idle_timeout = map.duration(cx, "idleTimeout").unwrap_or(pool.idle_timeout);
     let tls = tls(cx, map, https).map(Arc::new);
+    let health_check = super::health::decode(cx, map, https);
     let (connect_timeout, response_timeout) =
         (map.duration(cx, "connectTimeout"), map.duration(cx, "responseTimeout"));
     let upstream = Upstream {
@@ -77,6 +79,7 @@ fn upstream(cx: &mut Context<'_>, map: Map<'_, '_>, name: Option<&str>) -> Optio
         tls,
         host_header: if no_host_rewrite { HostHeader::Endpoint } else { HostHeader::Preserve },
         pool,
+        health_check,
         connect_timeout,
         response_timeout,
         place: map.place(cx),

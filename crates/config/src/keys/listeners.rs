@@ -2,6 +2,9 @@
 
 use super::{Key, Kind, Section};
 
+/// What `protocols` lists.
+pub(crate) const HTTP_VERSIONS: Kind = Kind::Choice(&["http/1.1", "h2"]);
+
 pub(crate) static LISTENER: Section = Section {
     path: "listeners[]",
     id: "listener",
@@ -46,6 +49,20 @@ listeners:
 ",
         },
         Key {
+            name: "protocols",
+            kind: Kind::List(&HTTP_VERSIONS),
+            default: "both",
+            doc: "Which versions of HTTP are spoken: `http/1.1` (and HTTP/1.0), `h2` (HTTP/2). Over TLS they \
+                  are what ALPN offers; without TLS a port for `h2` alone takes HTTP/2 by prior knowledge \
+                  and closes any other connection.",
+            example: "\
+listeners:
+  - name: grpc
+    address: 127.0.0.1:8080
+    protocols: [h2]
+",
+        },
+        Key {
             name: "tls",
             kind: Kind::Object(&LISTENER_TLS),
             default: "none",
@@ -86,9 +103,10 @@ pub(crate) static LISTENER_TLS: Section = Section {
             name: "certificates",
             kind: Kind::List(&Kind::Object(&CERTIFICATE)),
             default: "required",
-            doc: "Chosen by the name that the client asks for (SNI); the first one where none fits or none \
-                  was asked for. The files are watched, and a renewed certificate is used without closing \
-                  a connection.",
+            doc: "Chosen by the name that the client asks for (SNI): an exact name before a wildcard, of \
+                  wildcards the longest, and of several for one name the first. Where none fits, or none \
+                  was asked for, `defaultCertificate` says what happens. The files are watched, and a \
+                  renewed certificate is used without closing a connection.",
             example: "\
 listeners:
   - name: secure
@@ -99,6 +117,24 @@ listeners:
           key: tls/example.net.key
         - certificate: tls/example.org.pem
           key: tls/example.org.key
+",
+        },
+        Key {
+            name: "defaultCertificate",
+            kind: Kind::Choice(&["first", "none"]),
+            default: "`first`",
+            doc: "What a client gets that asks for a name that no certificate is for, or for none: the first \
+                  certificate of the list, or `none`, and the handshake is refused with the alert \
+                  unrecognized_name.",
+            example: "\
+listeners:
+  - name: secure
+    address: 127.0.0.1:8443
+    tls:
+      defaultCertificate: none
+      certificates:
+        - certificate: tls/cert.pem
+          key: tls/key.pem
 ",
         },
         Key {
@@ -153,6 +189,86 @@ listeners:
       certificates:
         - certificate: tls/cert.pem
           key: tls/key.pem
+",
+        },
+        Key {
+            name: "hosts",
+            kind: Kind::List(&Kind::HostPattern),
+            default: "the names in the certificate",
+            doc: "The names that the certificate is used for. `*.example.net` stands for one label more, \
+                  `**.example.net` for one or more, `*` for every name and none.",
+            example: "\
+listeners:
+  - name: secure
+    address: 127.0.0.1:8443
+    tls:
+      certificates:
+        - certificate: tls/cert.pem
+          key: tls/key.pem
+          hosts: [shop.example.net, \"*.shop.example.net\"]
+",
+        },
+        Key {
+            name: "clientCertificates",
+            kind: Kind::Object(&CLIENT_CERTIFICATES),
+            default: "none are asked for",
+            doc: "Clients of these names must show a certificate. A request for a host whose clients must \
+                  show something else than those of the name that the connection was made for gets 421.",
+            example: "\
+listeners:
+  - name: secure
+    address: 127.0.0.1:8443
+    tls:
+      certificates:
+        - certificate: tls/cert.pem
+          key: tls/key.pem
+          clientCertificates:
+            authorities: tls/clients-ca.pem
+",
+        },
+    ],
+};
+
+pub(crate) static CLIENT_CERTIFICATES: Section = Section {
+    path: "listeners[].tls.certificates[].clientCertificates",
+    id: "clientCertificates",
+    doc: "Which certificates clients must show. Sessions resume only where the same is asked for.",
+    keys: &[
+        Key {
+            name: "authorities",
+            kind: Kind::File,
+            default: "required",
+            doc: "A PEM file; a client's certificate must be issued by one of the authorities in it, or stand \
+                  in it itself. The file is watched.",
+            example: "\
+listeners:
+  - name: secure
+    address: 127.0.0.1:8443
+    tls:
+      certificates:
+        - certificate: tls/cert.pem
+          key: tls/key.pem
+          clientCertificates:
+            authorities: tls/clients-ca.pem
+",
+        },
+        Key {
+            name: "optional",
+            kind: Kind::Boolean,
+            default: "`false`",
+            doc: "With `true` a client that shows no certificate is let in as well; one that shows a bad one \
+                  is not.",
+            example: "\
+listeners:
+  - name: secure
+    address: 127.0.0.1:8443
+    tls:
+      certificates:
+        - certificate: tls/cert.pem
+          key: tls/key.pem
+          clientCertificates:
+            authorities: tls/clients-ca.pem
+            optional: true
 ",
         },
     ],

@@ -11,7 +11,7 @@ pub(crate) static RULE: Section = Section {
         Key {
             name: "upstream",
             kind: Kind::Text,
-            default: "required, unless there are `upstreams`",
+            default: "required, unless there are `upstreams`, `respond` or `close`",
             doc: "Name of the upstream that gets the requests. If there is none of that name the file is \
                   served with a warning, and requests that fit no other rule get 503.",
             example: "\
@@ -34,6 +34,45 @@ rules:
         weight: 95
       - upstream: shop-next
         weight: 5
+",
+        },
+        Key {
+            name: "respond",
+            kind: Kind::Integer(200, 599),
+            default: "none",
+            doc: "Answer with this status, and a body that names it, instead of asking an upstream.",
+            example: "\
+rules:
+  - path: /internal
+    respond: 404
+",
+        },
+        Key {
+            name: "close",
+            kind: Kind::Boolean,
+            default: "`false`",
+            doc: "Close the connection without an answer, as if nobody was there; over HTTP/2 the stream is \
+                  reset. Counted and logged as 444.",
+            example: "\
+rules:
+  - upstream: shop
+    host: shop.example.net
+  - close: true
+    fallback: true
+",
+        },
+        Key {
+            name: "fallback",
+            kind: Kind::Boolean,
+            default: "`false`",
+            doc: "The rule stands behind all others, wherever it is in the file: it decides only where nothing \
+                  else fits.",
+            example: "\
+rules:
+  - upstream: shop-next
+    fallback: true
+  - upstream: shop
+    path: /cart
 ",
         },
         Key {
@@ -91,6 +130,20 @@ rules:
 ",
         },
         Key {
+            name: "replacePath",
+            kind: Kind::UrlPath,
+            default: "none",
+            doc: "Put this path in place of the part that matched: with path `/cart` and `/v2/cart` here, \
+                  `/cart/items` becomes `/v2/cart/items`. There is never more than one slash at the seam. \
+                  Not beside `stripPath`.",
+            example: "\
+rules:
+  - upstream: shop
+    path: /cart
+    replacePath: /v2/cart
+",
+        },
+        Key {
             name: "name",
             kind: Kind::Text,
             default: "`rules[N]`, counted from 0",
@@ -131,6 +184,33 @@ rules:
     responseTimeout: 5m
 ",
         },
+        Key {
+            name: "maxRequestBody",
+            kind: Kind::Size,
+            default: "`limits.requestBody`",
+            doc: "Bytes that a request's body may have; 413 beyond it. Where the length is said before, the \
+                  upstream is not asked. WebSockets and other upgrades are no bodies.",
+            example: "\
+rules:
+  - upstream: shop
+    path: /pictures
+    maxRequestBody: 10MiB
+",
+        },
+        Key {
+            name: "apiKey",
+            kind: Kind::Object(&API_KEY),
+            default: "none",
+            doc: "A secret that requests must bring in a header field; 403 without it.",
+            example: "\
+rules:
+  - upstream: shop
+    path: /stock
+    apiKey:
+      header: X-Api-Key
+      valueFile: secrets/api-key
+",
+        },
     ],
 };
 
@@ -165,6 +245,55 @@ rules:
         weight: 1
       - upstream: shop-next
         weight: 0
+",
+        },
+    ],
+};
+
+pub(crate) static API_KEY: Section = Section {
+    path: "rules[].apiKey",
+    id: "apiKey",
+    doc: "A secret that requests must bring, either in this file or, better, in one of its own. It is never \
+          shown. The field goes on to the upstream.",
+    keys: &[
+        Key {
+            name: "header",
+            kind: Kind::Text,
+            default: "required",
+            doc: "Name of the header field. It must stand in the request once.",
+            example: "\
+rules:
+  - upstream: shop
+    apiKey:
+      header: X-Api-Key
+      value: open-sesame
+",
+        },
+        Key {
+            name: "value",
+            kind: Kind::Text,
+            default: "required, unless there is a `valueFile`",
+            doc: "The whole value that the field must have.",
+            example: "\
+rules:
+  - upstream: shop
+    apiKey:
+      header: X-Api-Key
+      value: open-sesame
+",
+        },
+        Key {
+            name: "valueFile",
+            kind: Kind::File,
+            default: "required, unless there is a `value`",
+            doc: "A file with the value, of at most 4 KiB; a newline at its end does not count. The file is \
+                  watched.",
+            example: "\
+rules:
+  - upstream: shop
+    apiKey:
+      header: X-Api-Key
+      valueFile: secrets/api-key
 ",
         },
     ],

@@ -88,6 +88,13 @@ pub(crate) static LIMITS: Section = Section {
             example: "limits:\n  requestsPerConnection: 10000\n",
         },
         Key {
+            name: "requestBody",
+            kind: Kind::Size,
+            default: "no bound",
+            doc: "Bytes of a request's body; 413 beyond it. A rule's `maxRequestBody` goes before it.",
+            example: "limits:\n  requestBody: 10MiB\n",
+        },
+        Key {
             name: "retries",
             kind: Kind::Integer(0, 10),
             default: "2",

@@ -105,6 +105,13 @@ accessLog:
             example: "configPath: true\n",
         },
         Key {
+            name: "serverHeader",
+            kind: Kind::Boolean,
+            default: "`false`",
+            doc: "Add `Server: cloverleaf` to responses that have no Server field of their own.",
+            example: "serverHeader: true\n",
+        },
+        Key {
             name: "proxyHeaders",
             kind: Kind::Boolean,
             default: "`true`",

@@ -84,10 +84,11 @@ upstreams:
         },
         Key {
             name: "balance",
-            kind: Kind::Choice(&["roundRobin", "leastRequests"]),
+            kind: Kind::Choice(&["roundRobin", "leastRequests", "clientAddress"]),
             default: "`roundRobin`",
-            doc: "How an endpoint is chosen: in turn by weight, or of two chosen at random by weight the \
-                  one with fewer requests under way.",
+            doc: "How an endpoint is chosen: in turn by weight; of two chosen at random by weight the one with \
+                  fewer requests under way; or always the same one for the same client address, by weight \
+                  over many clients.",
             example: "\
 upstreams:
   - name: shop
@@ -109,6 +110,20 @@ upstreams:
     scheme: https
     tls:
       authorities: internal-ca.pem
+",
+        },
+        Key {
+            name: "healthCheck",
+            kind: Kind::Object(&HEALTH_CHECK),
+            default: "none: endpoints are believed to serve",
+            doc: "Ask each endpoint again and again whether it can serve. One that cannot gets no requests; \
+                  where none can, the answer is 503.",
+            example: "\
+upstreams:
+  - name: shop
+    host: shop.internal
+    healthCheck:
+      path: /healthz
 ",
         },
         Key {
@@ -271,6 +286,138 @@ upstreams:
     scheme: https
     tls:
       serverName: bank.example.net
+",
+        },
+    ],
+};
+
+pub(crate) static HEALTH_CHECK: Section = Section {
+    path: "upstreams[].healthCheck",
+    id: "healthCheck",
+    doc: "How each endpoint is asked whether it can serve: by a GET if there is a `path`, else by a TCP \
+          connection.",
+    keys: &[
+        Key {
+            name: "path",
+            kind: Kind::UrlPath,
+            default: "none: a TCP connection is enough",
+            doc: "Path, and perhaps query, of a GET (HTTP/1.1).",
+            example: "\
+upstreams:
+  - name: shop
+    host: shop.internal
+    healthCheck:
+      path: /healthz
+",
+        },
+        Key {
+            name: "host",
+            kind: Kind::Host,
+            default: "the endpoint's host",
+            doc: "The Host header of the GET.",
+            example: "\
+upstreams:
+  - name: shop
+    host: shop.internal
+    healthCheck:
+      path: /healthz
+      host: shop.example.net
+",
+        },
+        Key {
+            name: "port",
+            kind: Kind::Port,
+            default: "the endpoint's; 0 means the same",
+            doc: "The port that is asked.",
+            example: "\
+upstreams:
+  - name: shop
+    host: shop.internal
+    healthCheck:
+      port: 8081
+",
+        },
+        Key {
+            name: "scheme",
+            kind: Kind::Choice(&["http", "https"]),
+            default: "the upstream's `scheme`",
+            doc: "Whether the GET goes over TLS. Its certificate is not verified: a check carries \
+                  no secret.",
+            example: "\
+upstreams:
+  - name: shop
+    host: shop.internal
+    healthCheck:
+      path: /healthz
+      scheme: http
+",
+        },
+        Key {
+            name: "interval",
+            kind: Kind::Duration { zero: false },
+            default: "`10s`",
+            doc: "From the beginning of one check to that of the next, at least `100ms`. It is \
+                  moved by up to a tenth, so that many do not beat together.",
+            example: "\
+upstreams:
+  - name: shop
+    host: shop.internal
+    healthCheck:
+      interval: 2s
+",
+        },
+        Key {
+            name: "timeout",
+            kind: Kind::Duration { zero: false },
+            default: "`5s`, or `interval` if that is shorter",
+            doc: "How long a check may take in all; at most `interval`.",
+            example: "\
+upstreams:
+  - name: shop
+    host: shop.internal
+    healthCheck:
+      interval: 2s
+      timeout: 1s
+",
+        },
+        Key {
+            name: "rise",
+            kind: Kind::Integer(1, 100),
+            default: "2",
+            doc: "Successes in a row after which an endpoint that could not serve can.",
+            example: "\
+upstreams:
+  - name: shop
+    host: shop.internal
+    healthCheck:
+      rise: 1
+",
+        },
+        Key {
+            name: "fall",
+            kind: Kind::Integer(1, 100),
+            default: "3",
+            doc: "Failures in a row after which an endpoint that could serve cannot.",
+            example: "\
+upstreams:
+  - name: shop
+    host: shop.internal
+    healthCheck:
+      fall: 1
+",
+        },
+        Key {
+            name: "statuses",
+            kind: Kind::Statuses,
+            default: "`200-399`",
+            doc: "The status, or the range of statuses, of an endpoint that can serve.",
+            example: "\
+upstreams:
+  - name: shop
+    host: shop.internal
+    healthCheck:
+      path: /healthz
+      statuses: 200-299
 ",
         },
     ],
