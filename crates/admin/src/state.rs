@@ -55,6 +55,47 @@ pub struct State {
     /// Of all requests that a rule took.
     #[serde(default)]
     pub latency: Latency,
+    /// The cluster that routes come from; `null` where they come from a file.
+    #[serde(default)]
+    pub kubernetes: Option<KubernetesState>,
+}
+
+/// A cluster that routes come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KubernetesState {
+    /// The API server's address.
+    pub server: String,
+    /// Every watch is up.
+    pub connected: bool,
+    /// This process is the one of several replicas that writes to the cluster.
+    pub leader: bool,
+    /// What is served is the state on disk.
+    pub from_state: bool,
+    /// Things that are wrong with objects.
+    pub problems: usize,
+    /// What is watched.
+    pub watches: Vec<WatchState>,
+}
+
+/// One watch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WatchState {
+    /// The objects' kind.
+    pub kind: String,
+    /// Where; empty for everywhere.
+    pub namespace: String,
+    /// Everything has been listed once.
+    pub listed: bool,
+    /// It is followed now.
+    pub connected: bool,
+    /// Objects known.
+    pub objects: usize,
+    /// How often it had to begin again.
+    pub restarts: u64,
+    /// Why it is not followed now; may be empty.
+    pub error: String,
 }
 
 /// Where the configuration comes from and whether it is good.
@@ -182,7 +223,7 @@ impl ByClass {
 pub struct UpstreamState {
     /// As in the metrics.
     pub name: String,
-    /// How an endpoint is chosen: `round-robin` or `least-requests`.
+    /// How an endpoint is chosen: `roundRobin`, `leastRequests` or `clientAddress`.
     pub algorithm: String,
     /// Whether it is spoken to over TLS.
     pub tls: bool,
@@ -208,6 +249,8 @@ pub struct EndpointState {
     pub target: String,
     /// Its share beside the others'.
     pub weight: u32,
+    /// What its health check found; `null` without one.
+    pub health: Option<HealthState>,
     /// Requests sent to it.
     pub requests: u64,
     /// Requests under way now.
@@ -216,6 +259,18 @@ pub struct EndpointState {
     pub connect_failures: u64,
     /// Connections kept for the next request now.
     pub idle_connections: u64,
+}
+
+/// What an endpoint's health check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthState {
+    /// It gets requests.
+    pub up: bool,
+    /// Since when, in seconds since 1970.
+    pub since_unix_seconds: u64,
+    /// Why the last check that failed did; empty where none has.
+    pub last_error: String,
 }
 
 /// One rule, at one listener.
@@ -343,13 +398,29 @@ mod tests {
                 ..ListenerState::default()
             }],
             upstreams: vec![UpstreamState {
-                endpoints: vec![EndpointState { weight: 2, ..EndpointState::default() }],
+                endpoints: vec![EndpointState {
+                    weight: 2,
+                    health: Some(HealthState { last_error: "gone".into(), ..Default::default() }),
+                    ..EndpointState::default()
+                }],
                 ..UpstreamState::default()
             }],
             upstreams_total: 1,
             rules: vec![RuleState { latency: latency.clone(), ..RuleState::default() }],
             rules_total: 1,
             latency,
+            kubernetes: Some(KubernetesState {
+                server: "https://10.96.0.1/".to_owned(),
+                connected: true,
+                problems: 2,
+                watches: vec![WatchState {
+                    kind: "Ingress".to_owned(),
+                    objects: 3,
+                    error: "refused".to_owned(),
+                    ..WatchState::default()
+                }],
+                ..KubernetesState::default()
+            }),
         }
     }
 
@@ -371,6 +442,10 @@ mod tests {
             ("/listeners/0/requests/1xx", json!(1)),
             ("/listeners/0/requests/5xx", json!(u64::MAX)),
             ("/upstreams/0/endpoints/0/weight", json!(2)),
+            (
+                "/upstreams/0/endpoints/0/health",
+                json!({"up": false, "since_unix_seconds": 0, "last_error": "gone"}),
+            ),
             ("/rules/0/latency/buckets/1", json!([0.25, 3])),
             ("/latency/sum_seconds", json!(1.5)),
         ] {

@@ -152,7 +152,16 @@ function listeners(state, old, elapsed) {
   table("listeners", columns, rows, "No listeners.");
 }
 
+// What an endpoint's health check found; nothing without one.
+function healthText(health, now) {
+  if (!health) return "";
+  const since = `${health.up ? "up" : "down"} for ${age(Math.max(0, now - count(health.since_unix_seconds)))}`;
+  if (health.up) return [since, "good"];
+  return [health.last_error ? `${since}: ${health.last_error}` : since, "bad"];
+}
+
 function upstreams(state, old, elapsed) {
+  const now = count(state.started_unix_seconds) + count(state.uptime_seconds);
   const previous = new Map();
   for (const u of list(old && old.upstreams)) {
     for (const e of list(u.endpoints)) previous.set(u.name + "\n" + e.target, e);
@@ -167,7 +176,7 @@ function upstreams(state, old, elapsed) {
     for (const e of endpoints) {
       const then = previous.get(u.name + "\n" + e.target);
       rows.push([
-        [e.target, "inner"], "", e.weight,
+        [e.target, "inner"], healthText(e.health, now), e.weight,
         shownRate(rate(count(e.requests), then && count(then.requests), elapsed)),
         short(count(e.requests)), short(count(e.in_flight)), short(count(e.idle_connections)),
         [short(count(e.connect_failures)), e.connect_failures > 0 ? "bad" : ""],
