@@ -1,12 +1,14 @@
 //! The project's own tasks, run as `cargo xtask TASK`: the whole test suite, the house rules that a machine
-//! can hold, the generated documents and the benchmark against other proxies.
+//! can hold, the generated documents, the benchmark against other proxies and the test cluster.
 //!
 //! It knows the repository and the tools beside it, never the inside of a crate, except for the documents
 //! that `config` generates. Start with [`Task`], then the module of the task.
 
 mod bench;
+mod cluster;
 mod env;
 mod generate;
+mod helm;
 mod sh;
 mod test;
 mod tidy;
@@ -29,11 +31,14 @@ enum Task {
     Test(test::Options),
     /// Check the rules of STYLE.md that a machine can hold
     Tidy,
-    /// Write the generated documents: docs/configuration.md and docs/gateway.schema.json
+    /// Write what is generated: docs/configuration.md, docs/gateway.schema.json and deploy/kubernetes
     Generate(generate::Options),
     /// Measure Cloverleaf beside other proxies
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// A real Kubernetes on this machine, for tests and for trying things out
+    #[command(subcommand)]
+    Cluster(cluster::Action),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +47,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::main(),
         Task::Generate(options) => generate::main(&options),
         Task::Bench(bench) => bench::main(&bench),
+        Task::Cluster(action) => cluster::main(&action),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::certs::Issued;
 use crate::wire::{self, Wire};
 
 /// Unless a test says otherwise.
@@ -126,13 +127,16 @@ pub struct Tls<'a> {
     pub alpn: &'a [&'a str],
     /// TLS 1.2 alone.
     pub only_1_2: bool,
+    /// The certificate shown where the server asks for one.
+    pub identity: Option<&'a Issued>,
 }
 
 impl<'a> Tls<'a> {
     /// Trusts one authority and offers `http/1.1`.
     #[must_use]
     pub fn trusting(authority_pem: &'a str, name: &'a str) -> Self {
-        Self { name, authority_pem: Some(authority_pem), alpn: &["http/1.1"], only_1_2: false }
+        let authority_pem = Some(authority_pem);
+        Self { name, authority_pem, alpn: &["http/1.1"], only_1_2: false, identity: None }
     }
 }
 
@@ -172,7 +176,7 @@ impl Client {
         } else {
             &[&rustls::version::TLS13, &rustls::version::TLS12]
         };
-        let config = wire::client_config(tls.authority_pem, tls.alpn, versions);
+        let config = wire::client_config(tls.authority_pem, tls.identity, tls.alpn, versions);
         Ok(Self::over(wire::connect(config, tls.name, Self::socket(address)?)?))
     }
 

@@ -1,15 +1,18 @@
 //! For tests only: what surrounds the program, made so that a test reads as what happens.
 //!
 //! The real program as a process ([`process`]), certificates ([`certs`]), raw clients that send and see
-//! every byte ([`client`]), and upstreams that misbehave on command ([`upstream`]). Plain threads and
-//! blocking sockets, no runtime: nothing here is shared with what is tested, and nothing of the data plane
-//! may be used here. Everything waits for a bounded time and panics with what it saw, since a panic is how
-//! a test fails.
+//! every byte ([`client`]), steady load ([`load`]), upstreams that misbehave on command ([`upstream`]), and a
+//! real Kubernetes ([`kubernetes`]) with Helm ([`helm`]). Plain threads and blocking sockets, no runtime:
+//! nothing here is shared with what is tested, and nothing of the data plane may be used here. Everything
+//! waits for a bounded time and panics with what it saw, since a panic is how a test fails.
 
 pub mod certs;
 pub mod client;
 pub mod command;
 pub mod deaf;
+pub mod helm;
+pub mod kubernetes;
+pub mod load;
 pub mod ports;
 pub mod process;
 pub mod upstream;
@@ -19,6 +22,8 @@ mod wire;
 pub use certs::{Authority, Issued};
 pub use client::{Client, Response};
 pub use deaf::Deaf;
+pub use helm::Helm;
+pub use load::{Load, Target, Work};
 pub use ports::Port;
 pub use process::{Cloverleaf, ConfigBy, Gateway};
 pub use upstream::{Step, Upstream};

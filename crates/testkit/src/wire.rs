@@ -87,40 +87,48 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// A server's side of TLS.
 pub(crate) fn server_config(certificate: &Issued, alpn: &[&str]) -> Arc<ServerConfig> {
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()).collect();
-    let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).expect("a key");
+    let (chain, key) = chain_and_key(certificate);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("TLS 1.2 and 1.3")
         .with_no_client_auth()
-        .with_single_cert(chain.expect("a chain"), key)
+        .with_single_cert(chain, key)
         .expect("a certificate with its key");
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Arc::new(config)
 }
 
-/// A client's side of TLS: trusts the authority given, or anybody without one.
+/// A certificate with its key, as rustls takes them.
+fn chain_and_key(issued: &Issued) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(issued.chain_pem.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).expect("a key");
+    (chain.expect("a chain"), key)
+}
+
+/// A client's side of TLS: trusts the authority given, or anybody without one; shows a certificate, or none.
 pub(crate) fn client_config(
     authority_pem: Option<&str>,
+    identity: Option<&Issued>,
     alpn: &[&str],
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .expect("cipher suites for the versions");
-    let mut config = match authority_pem {
+    let builder = match authority_pem {
         Some(pem) => {
             let mut roots = RootCertStore::empty();
             for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
                 roots.add(der.expect("PEM")).expect("a certificate");
             }
-            builder.with_root_certificates(roots).with_no_client_auth()
+            builder.with_root_certificates(roots)
         }
-        None => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider())))
-            .with_no_client_auth(),
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider()))),
+    };
+    let mut config = match identity.map(chain_and_key) {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).expect("a fitting key"),
+        None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Arc::new(config)
