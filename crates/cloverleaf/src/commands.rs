@@ -19,7 +19,7 @@ pub(crate) fn completions(shell: clap_complete::Shell) {
 }
 
 /// Diagnostics for a program.
-fn diagnostics_json(found: &Diagnostics) -> Value {
+pub(crate) fn diagnostics_json(found: &Diagnostics) -> Value {
     let one = |d: &model::Diagnostic| {
         json!({
             "severity": d.severity.as_str(), "file": &*d.place.source, "line": d.place.line,
@@ -31,7 +31,7 @@ fn diagnostics_json(found: &Diagnostics) -> Value {
 }
 
 /// Prints to standard output; a reader that has gone away is nobody's error.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     use std::io::Write;
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -1,4 +1,5 @@
-//! The environment, read in this one place: the variables of `NanoProxy`, under their names.
+//! The environment, read in this one place: the variables of `NanoProxy` and of the 30x dispatcher under their
+//! names, and what Kubernetes says of a pod (the downward API).
 //!
 //! Only reads and checks; what they mean is [`crate::source`]'s.
 
@@ -22,6 +23,27 @@ pub(crate) struct Environment {
     pub(crate) tls_skip_verify: bool,
     /// `CONFIG_B64`: the file's content.
     pub(crate) config_b64: Option<String>,
+    /// `HTTPS_PORT`
+    pub(crate) https_port: Option<u16>,
+    /// What a pod is told about itself.
+    pub(crate) pod: Pod,
+}
+
+/// What a pod is told about itself, by the downward API and a deployment's manifest.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Pod {
+    /// `POD_NAME`
+    pub(crate) name: Option<String>,
+    /// `POD_NAMESPACE`
+    pub(crate) namespace: Option<String>,
+    /// `POD_IP`
+    pub(crate) ip: Option<String>,
+    /// `HOST_IP`: its node's.
+    pub(crate) host_ip: Option<String>,
+    /// `NODE_NAME`
+    pub(crate) node: Option<String>,
+    /// `NODE_ZONE`: its node's (or its own) label `topology.kubernetes.io/zone`.
+    pub(crate) zone: Option<String>,
 }
 
 /// A variable that cannot be used: its name, its value, what was expected. `CONFIG_B64` is not shown.
@@ -42,23 +64,41 @@ impl Environment {
 
     fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, EnvironmentError> {
         let text = |name: &str| get(name).filter(|value| !value.is_empty());
-        let port = text("PORT").map(|value| {
-            value.parse().ok().filter(|port| *port > 0).ok_or(EnvironmentError {
-                name: "PORT",
-                value,
-                expected: "a number from 1 to 65535",
-            })
-        });
+        let port = |name: &'static str| {
+            let read = text(name).map(|value| {
+                value.parse().ok().filter(|port| *port > 0).ok_or(EnvironmentError {
+                    name,
+                    value,
+                    expected: "a number from 1 to 65535",
+                })
+            });
+            read.transpose()
+        };
         Ok(Self {
             conf_file: text("CONF_FILE").map(PathBuf::from),
             timeout: text("TIMEOUT").map(|value| seconds("TIMEOUT", value)).transpose()?,
-            port: port.transpose()?,
+            port: port("PORT")?,
             debug: text("DEBUG").is_some(),
             cert_path: text("CERT_PATH").map(PathBuf::from),
             tls_skip_verify: text("TLS_SKIP_VERIFY").is_some(),
             config_b64: text("CONFIG_B64"),
+            https_port: port("HTTPS_PORT")?,
+            pod: Pod {
+                name: text("POD_NAME"),
+                namespace: text("POD_NAMESPACE"),
+                ip: text("POD_IP"),
+                host_ip: text("HOST_IP"),
+                node: text("NODE_NAME"),
+                zone: text("NODE_ZONE"),
+            },
         })
     }
+}
+
+/// One of the process's variables, for those who check their own.
+#[allow(clippy::disallowed_methods, reason = "the one place")]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// A number of seconds, as `TIMEOUT` and `--timeout` have it.
@@ -102,6 +142,7 @@ mod tests {
             cert_path: Some("/certs".into()),
             tls_skip_verify: true,
             config_b64: Some("eA==".into()),
+            ..Environment::default()
         };
         assert_eq!(read, Ok(expected));
         assert_eq!(Environment::read(|_| Some(String::new())), Ok(Environment::default()));

@@ -8,7 +8,18 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging. `RUST_LOG` says more exactly what is wanted.
 pub(crate) fn start(debug: bool) {
-    let usual = if debug { "debug,h2=info,hyper=info,rustls=info" } else { "info" };
+    start_at(if debug { "debug" } else { "info" });
+}
+
+/// The same, from a level on: `error`, `warn`, `info` or `debug`.
+pub(crate) fn start_at(level: &str) {
+    // What the Kubernetes client says of each failed attempt, the source says once for each outage.
+    const QUIET: &str = "kube_client=off";
+    let usual = match level {
+        "debug" => "debug,h2=info,hyper=info,rustls=info,tower=info",
+        level => level,
+    };
+    let usual = format!("{usual},{QUIET}");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {

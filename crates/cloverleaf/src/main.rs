@@ -5,6 +5,7 @@
 //! one for each thing that answers and ends. Must hold no proxying of its own.
 
 mod cli;
+mod cluster;
 mod commands;
 mod env;
 mod logging;
@@ -40,6 +41,8 @@ struct UsageError(String);
 fn dispatch(cli: cli::Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         cli::Command::Gateway(args) => roles::gateway::run(args),
+        cli::Command::Controller(args) => roles::controller::run(args),
+        cli::Command::Mesh(args) => roles::mesh::run(args),
         cli::Command::Echo(args) => roles::echo(args.listen),
         cli::Command::Check(args) => commands::check::run(&args),
         cli::Command::Explain(args) => commands::explain::run(&args),

@@ -1,7 +1,9 @@
 //! What serves: one file a role, wiring only.
 
+pub(crate) mod controller;
 mod echo;
 pub(crate) mod gateway;
+pub(crate) mod mesh;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

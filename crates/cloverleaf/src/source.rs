@@ -3,7 +3,7 @@
 //!
 //! Must not serve anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use base64::Engine;
@@ -12,6 +12,7 @@ use model::Diagnostics;
 
 use crate::UsageError;
 use crate::cli::SourceArgs;
+use crate::cluster::ClusterSetup;
 use crate::env::{Environment, seconds};
 
 /// `NanoProxy`'s default.
@@ -23,6 +24,10 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     pub(crate) overrides: Overrides,
     config_b64: Option<String>,
+    /// What stands in place of a file that nobody named, where there is a cluster to serve.
+    base: Option<Box<Config>>,
+    /// `CONF_FILE`
+    named_by_environment: Option<PathBuf>,
 }
 
 impl Source {
@@ -37,6 +42,7 @@ impl Source {
             seconds("--timeout", value)
                 .map_err(|e| UsageError(e.to_string().replace("environment variable ", "flag ")))
         });
+        let named = env.conf_file.clone();
         Ok(Self {
             path: args.config.clone().or(env.conf_file).unwrap_or_else(|| DEFAULT_FILE.into()),
             overrides: Overrides {
@@ -48,7 +54,45 @@ impl Source {
                 ..Overrides::default()
             },
             config_b64: env.config_b64,
+            base: None,
+            named_by_environment: named,
         })
+    }
+
+    /// `CONF_FILE`, which for a controller is the file that it writes.
+    pub(crate) fn named_by_environment(&self) -> Option<PathBuf> {
+        self.named_by_environment.clone()
+    }
+
+    /// Routes come from a cluster: unless flag or environment name a file, there is none.
+    ///
+    /// # Errors
+    /// A [`UsageError`] where the environment cannot be used.
+    pub(crate) fn with_cluster(
+        mut self,
+        args: &SourceArgs,
+        setup: &ClusterSetup,
+        https_port: Option<u16>,
+    ) -> anyhow::Result<Self> {
+        let env = Environment::of_process().map_err(|e| UsageError(e.to_string()))?;
+        self.overrides.routes_elsewhere = Some(setup.listeners(&self.overrides, https_port));
+        let named = args.config.is_some() || env.conf_file.is_some() || env.config_b64.is_some();
+        self.base = (!named).then(|| Box::new(setup.base(&self.overrides, https_port)));
+        Ok(self)
+    }
+
+    /// The file's path, if there is a file.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.base.is_none().then_some(&*self.path)
+    }
+
+    /// What it is called in messages.
+    pub(crate) fn name(&self) -> String {
+        match (self.file(), &self.overrides.routes_elsewhere) {
+            (Some(path), None) => path.display().to_string(),
+            (Some(path), Some(_)) => format!("Kubernetes and {}", path.display()),
+            (None, _) => "Kubernetes".to_owned(),
+        }
     }
 
     /// Puts `--admin-address` and `--workers` in place of the file's.
@@ -83,6 +127,9 @@ impl Source {
 
     /// Reads and checks the file. Blocks on the file system.
     pub(crate) fn load(&self) -> (Option<Config>, Diagnostics) {
+        if let Some(base) = &self.base {
+            return (Some((**base).clone()), Diagnostics::default());
+        }
         config::load(&self.path, &self.overrides)
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 fn check(file: &Path) -> (Option<Config>, Diagnostics) {
     let (config, mut found) = config::load(file, &Overrides::default());
     let Some(config) = config else { return (None, found) };
-    match Program::compile(1, config.snapshot.clone(), None, "check") {
+    match Program::compile(1, config.snapshot.clone(), None, "check", None) {
         Ok((_, warnings)) => {
             found.0.extend(warnings.0);
             (Some(config), found)
@@ -71,14 +71,14 @@ fn describe(file: &Path, config: Option<&Config>, found: &Diagnostics) -> String
         "{name}: valid{}",
         if warnings > 0 { format!(", {}", count(warnings, "warning")) } else { String::new() }
     );
-    serves(&mut out, &config.snapshot);
+    /// Rules of one listener that are printed.
+    const RULES_SHOWN_MAX: usize = 50;
+    serves(&mut out, &config.snapshot, RULES_SHOWN_MAX);
     out
 }
 
-/// What would be served, in the order in which a request meets it.
-fn serves(out: &mut String, snapshot: &Snapshot) {
-    /// Rules of one listener that are printed.
-    const RULES_SHOWN_MAX: usize = 50;
+/// What would be served, in the order in which a request meets it; of each listener that many rules.
+pub(crate) fn serves(out: &mut String, snapshot: &Snapshot, rules_max: usize) {
     for listener in &snapshot.listeners {
         let _ = writeln!(
             out,
@@ -88,12 +88,15 @@ fn serves(out: &mut String, snapshot: &Snapshot) {
             listener.address
         );
         let rules: Vec<&Rule> = listener.scopes.iter().flat_map(|s| &s.rules.rules).collect();
-        for rule in rules.iter().take(RULES_SHOWN_MAX) {
+        for rule in rules.iter().take(rules_max) {
             let _ =
                 writeln!(out, "  {}: {} -> {}", rule.name, matches(rule), goes_to(rule, snapshot));
+            for guard in guards(rule, snapshot) {
+                let _ = writeln!(out, "    needs {guard}");
+            }
         }
-        if rules.len() > RULES_SHOWN_MAX {
-            let _ = writeln!(out, "  … and {} more", rules.len() - RULES_SHOWN_MAX);
+        if rules.len() > rules_max {
+            let _ = writeln!(out, "  … and {} more", rules.len() - rules_max);
         }
     }
 }
@@ -108,16 +111,29 @@ pub(super) fn matches(rule: &Rule) -> String {
         P::Segments(path) => format!("{path} and below"),
         P::Never => "nothing".to_owned(),
     };
-    match &rule.hosts {
+    let matched = match &rule.hosts {
         model::HostPattern::Any => path,
         hosts => format!("{hosts} {path}"),
-    }
+    };
+    if rule.fallback { format!("{matched} (fallback)") } else { matched }
+}
+
+/// What a request must fulfil beside that to be let through, for a person; nothing of a secret.
+pub(super) fn guards(rule: &Rule, snapshot: &Snapshot) -> Vec<String> {
+    let key = rule.api_key.as_ref();
+    let key = key.map(|key| format!("the API key in the field {}, else 403", key.header));
+    let forwards = matches!(rule.action, Action::Forward(_));
+    let body = rule.request_body_max.or(snapshot.limits.request_body).filter(|_| forwards);
+    let body = body.map(|bytes| format!("a body of at most {bytes} bytes, else 413"));
+    key.into_iter().chain(body).collect()
 }
 
 /// Where a rule's requests go, for a person.
 pub(super) fn goes_to(rule: &Rule, snapshot: &Snapshot) -> String {
     match &rule.action {
         Action::Unavailable { upstream } => format!("503: upstream {upstream} does not exist"),
+        Action::Respond { status } => format!("answers {status}"),
+        Action::Close => "closes the connection".to_owned(),
         Action::Forward(upstreams) => {
             let name = |u: &model::UpstreamRef| {
                 let name = snapshot.upstream(u.upstream).map_or("?", |u| &*u.name);

@@ -1,26 +1,26 @@
 //! `cloverleaf explain`: which listener, rule, upstream and endpoint a request takes, and why not the others.
 //!
-//! Looks at the file alone; nothing is sent.
+//! Looks at the file, or at a cluster's objects, alone; nothing is sent.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::process::ExitCode;
 
 use config::Config;
-use http_proxy::routing::{clean_path, decode_path, explain, normalize_host, strip_match};
-use model::{Action, Listener, PathRewrite, Place, Rule, Snapshot};
+use http_proxy::routing::{clean_path, decode_path, explain, normalize_host, rewritten};
+use model::{Action, Diagnostics, Listener, Place, Rule, Snapshot};
 use serde_json::{Value, json};
 
-use super::check::{goes_to, matches};
+use super::check::{goes_to, guards, matches};
 use super::{diagnostics_json, print};
 use crate::UsageError;
 use crate::cli::{ExplainArgs, Output};
+use crate::cluster::{ClusterSetup, once};
 use crate::source::Source;
 
 /// Explains one request; exit code 1 where nobody takes it, 2 where the file is not valid.
 pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let source = Source::resolve(&args.source)?;
-    let (config, found) = source.load();
+    let (config, found) = load(args)?;
     let Some(config) = config else {
         match args.output {
             Output::Json => {
@@ -39,6 +39,22 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     }
     let taken = answer.rule.is_some() || answer.own.is_some();
     Ok(if taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The file, or what the cluster comes to with it.
+fn load(args: &ExplainArgs) -> anyhow::Result<(Option<Config>, Diagnostics)> {
+    let source = Source::resolve(&args.source)?;
+    if !args.kubernetes {
+        if args.cluster.is_given() {
+            return Err(UsageError("flags about Kubernetes without --kubernetes".to_owned()).into());
+        }
+        return Ok(source.load());
+    }
+    let setup = ClusterSetup::resolve(&args.cluster, source.overrides.tls_skip_verify)?;
+    let (base, found) = source.with_cluster(&args.source, &setup, None)?.load();
+    let Some(base) = base else { return Ok((None, found)) };
+    let looked = once::look(setup, base)?;
+    Ok((Some(looked.config).filter(|_| !looked.found.has_errors()), looked.found))
 }
 
 /// A request as the user wrote it.
@@ -166,17 +182,13 @@ impl<'a> Answer<'a> {
         passed_over.extend(elsewhere(snapshot, listener, rule.map(|r| &r.place)));
         // The order of the file, which an explanation of one listener keeps already.
         passed_over.sort_by(|(one, _), (other, _)| one.place.cmp(&other.place));
-        let path = match rule {
-            Some(rule) if rule.rewrite == PathRewrite::StripMatch => {
-                let rest =
-                    String::from_utf8_lossy(&strip_match(request.path.as_bytes(), &rule.path))
-                        .into_owned();
-                let cleans = snapshot.manners.redirect_unclean_paths;
-                cleans.then(|| clean_path(rest.as_bytes())).flatten().unwrap_or(rest)
-            }
-            _ => request.path.clone(),
-        };
-        Ok(Self { listener, own: None, rule, passed_over, target: path + &query })
+        let mut target = request.path.clone() + &query;
+        if let Some(rule) = rule {
+            let cleans = snapshot.manners.redirect_unclean_paths;
+            let changed = rewritten(target.as_bytes(), rule, cleans);
+            target = String::from_utf8_lossy(&changed).into_owned();
+        }
+        Ok(Self { listener, own: None, rule, passed_over, target })
     }
 
     fn text(&self, snapshot: &Snapshot, request: &Request) -> String {
@@ -203,6 +215,9 @@ impl<'a> Answer<'a> {
             matches(rule),
             goes_to(rule, snapshot)
         );
+        for guard in guards(rule, snapshot) {
+            let _ = writeln!(out, "  needs {guard}");
+        }
         for upstream in self.upstreams(snapshot) {
             let tls = if upstream.tls.is_some() { ", TLS" } else { "" };
             let _ = writeln!(
@@ -232,8 +247,11 @@ impl<'a> Answer<'a> {
                 (Some((status, _)), _) => json!(status),
                 (None, None) => json!(404),
                 (None, Some(Action::Unavailable { .. })) => json!(503),
-                (None, Some(Action::Forward(_))) => Value::Null,
+                (None, Some(Action::Respond { status })) => json!(status),
+                (None, Some(Action::Forward(_) | Action::Close)) => Value::Null,
             },
+            "needs": self.rule.map(|rule| guards(rule, snapshot)).unwrap_or_default(),
+            "closes": self.rule.is_some_and(|rule| rule.action == Action::Close),
             "own": self.own.as_ref().map(|(_, what)| what),
             "target": self.target,
             "upstreams": self.upstreams(snapshot).map(|u| json!({
@@ -304,5 +322,6 @@ pub(crate) fn algorithm(upstream: &model::Upstream) -> &'static str {
     match upstream.algorithm {
         model::Algorithm::RoundRobin => "roundRobin",
         model::Algorithm::LeastRequests => "leastRequests",
+        model::Algorithm::ClientAddress => "clientAddress",
     }
 }

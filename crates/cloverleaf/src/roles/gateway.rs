@@ -1,8 +1,8 @@
-//! The role `gateway`: HTTP and HTTPS from a YAML file.
+//! The role `gateway`: HTTP and HTTPS from a YAML file, or from a cluster.
 //!
-//! Starts everything, then follows the file and the signals until it is told to stop. [`listeners`] opens and closes
-//! sockets, [`reload`] brings in a changed file, [`provider`] shows it all on the admin port. Wiring only: what
-//! happens to a request is `http_proxy`'s.
+//! Starts everything, then follows the file, the cluster and the signals until it is told to stop. [`listeners`] opens
+//! and closes sockets, [`reload`] brings in what has changed, [`provider`] shows it all on the admin port. Wiring only:
+//! what happens to a request is `http_proxy`'s.
 
 mod figures;
 mod listeners;
@@ -11,19 +11,24 @@ mod provider;
 mod reload;
 mod signals;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use config::{AdminAddress, Config, Watcher};
-use http_proxy::{Program, Shared};
+use http_proxy::{Prober, Program, Shared};
+use kubernetes::Cluster;
 use model::{Diagnostics, Shutdown};
 use net::worker::Workers;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::UsageError;
 use crate::cli::GatewayArgs;
+use crate::cluster::ClusterSetup;
+use crate::cluster::view::ClusterView;
 use crate::source::Source;
 use listeners::Listeners;
 use provider::Provider;
@@ -32,18 +37,29 @@ pub(crate) use signals::{Signal, Signals};
 
 /// Serves until told to stop. Exit code 2 where the configuration is not valid, 1 where something cannot be had.
 pub(crate) fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
-    let source = Source::resolve(&args.source)?
+    let mut source = Source::resolve(&args.source)?
         .with_process_flags(args.admin_address.as_deref(), args.workers)?;
+    let cluster = cluster(&args, &source)?;
+    if let Some(setup) = &cluster {
+        source = source.with_cluster(&args.source, setup, args.https_port)?;
+        setup.warnings().iter().for_each(|warning| eprintln!("{warning}"));
+    }
     crate::logging::start(source.overrides.debug);
     source.write_config_b64()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Before the file is read, so that nothing said meanwhile is missed.
         let mut signals = Signals::new()?;
-        let mut watcher = Watcher::new(vec![source.path.clone()])?;
+        let mut watcher = Watcher::new(source.file().map(Path::to_owned).into_iter().collect())?;
         loop {
             let problem = match first(&source, &mut watcher)? {
-                Ok(begun) => return serve(source, begun, watcher, signals).await,
+                Ok(begun) => {
+                    let objects = match cluster {
+                        Some(setup) => Some(connect(setup, &args, &begun.config).await?),
+                        None => None,
+                    };
+                    return serve(source, begun, objects, watcher, signals).await;
+                }
                 Err(problem) => problem,
             };
             eprintln!("{problem}");
@@ -61,6 +77,28 @@ pub(crate) fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// The cluster that routes come from, if flags ask for one.
+fn cluster(args: &GatewayArgs, source: &Source) -> anyhow::Result<Option<ClusterSetup>> {
+    if !args.kubernetes {
+        let asked = args.cluster.is_given() || args.report.is_given();
+        if asked || args.kubernetes_state.is_some() || args.https_port.is_some() {
+            return Err(UsageError("flags about Kubernetes without --kubernetes".to_owned()).into());
+        }
+        return Ok(None);
+    }
+    Ok(Some(ClusterSetup::resolve(&args.cluster, source.overrides.tls_skip_verify)?))
+}
+
+/// Reaches the cluster.
+async fn connect(
+    mut setup: ClusterSetup,
+    args: &GatewayArgs,
+    config: &Config,
+) -> anyhow::Result<(Cluster, kubernetes::Options)> {
+    setup.set_tls(config.snapshot.listeners.iter().any(|l| l.protocol.scheme() == "https"));
+    setup.connect(&args.report, args.kubernetes_state.clone()).await
+}
+
 /// A configuration to begin with.
 struct Begun {
     config: Config,
@@ -72,10 +110,10 @@ struct Begun {
 /// Reads and compiles the file for the first time; else all that is wrong with it. Its files are watched from
 /// before they are read.
 fn first(source: &Source, watcher: &mut Watcher) -> anyhow::Result<Result<Begun, Diagnostics>> {
-    let (config, mut found) = source.load();
+    let (config, mut found) = reload::load(source);
     let Some(config) = config else { return Ok(Err(found)) };
     watcher.set_paths(reload::watched(source, &config))?;
-    Ok(match compile(1, &config) {
+    Ok(match compile(1, &config, None) {
         Ok((program, warnings)) => {
             found.0.extend(warnings.0);
             Ok(Begun { config, program, found })
@@ -92,14 +130,39 @@ struct Gateway {
     workers: Workers,
     shared: Arc<Shared>,
     listeners: Listeners,
+    /// Asks the endpoints that have a health check.
+    prober: Prober,
     provider: Arc<Provider>,
     watcher: Watcher,
     stop: watch::Sender<bool>,
 }
 
+/// What changes what is served.
+struct Sources {
+    reload: Reload,
+    /// The cluster that routes come from, if there is one.
+    objects: Option<kubernetes::Source>,
+}
+
+impl Sources {
+    /// The next output of the cluster; without one never. Dropped, none is lost.
+    async fn next(&mut self) -> Arc<kubernetes::Output> {
+        let Some(objects) = &mut self.objects else { return std::future::pending().await };
+        loop {
+            if objects.output.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            if let Some(output) = objects.output.borrow_and_update().clone() {
+                return output;
+            }
+        }
+    }
+}
+
 async fn serve(
     source: Source,
     begun: Begun,
+    objects: Option<(Cluster, kubernetes::Options)>,
     watcher: Watcher,
     mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
@@ -114,24 +177,32 @@ async fn serve(
     start_echo(&config, stopped.clone())?;
     let provider = Provider::new(shared.clone(), &source, found);
     start_admin(config.admin, provider.clone(), stopped)?;
-    let mut listeners = Listeners::default();
-    let opened = listeners.open(&config.snapshot, workers.count())?;
-    listeners.apply(opened, &workers, &shared).await?;
-    announce(&source, &config, &listeners);
-    let mut gateway = Gateway { workers, shared, listeners, provider, watcher, stop };
-    gateway.provider.set_ready(true);
-    let signal = gateway.follow(&source, &config, &mut signals).await;
-    gateway.finish(signal, &mut signals).await;
+    let mut prober = Prober::new(&shared).context("setting up health checks")?;
+    prober.follow(&shared.program());
+    let objects = objects.map(|(cluster, options)| {
+        let source = kubernetes::Source::start(&cluster, options);
+        let view = ClusterView::new(source.health.clone(), cluster.server());
+        provider.set_cluster(view);
+        source
+    });
+    let mut sources = Sources { reload: Reload::new(source.clone(), config.clone()), objects };
+    let listeners = Listeners::default();
+    let mut gateway = Gateway { workers, shared, listeners, prober, provider, watcher, stop };
+    let signal = match gateway.begin(&config, &mut sources, &mut signals).await? {
+        Some(early) => early,
+        None => {
+            announce(&source, &config, &gateway.listeners);
+            gateway.provider.set_ready(true);
+            gateway.follow(&mut sources, &mut signals).await
+        }
+    };
+    gateway.finish(signal, sources, &mut signals).await;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Says on standard error where to send the first request.
 fn announce(source: &Source, config: &Config, listeners: &Listeners) {
-    eprintln!(
-        "cloverleaf gateway {}: serving {}",
-        env!("CARGO_PKG_VERSION"),
-        source.path.display()
-    );
+    eprintln!("cloverleaf gateway {}: serving {}", env!("CARGO_PKG_VERSION"), source.name());
     for (listener, address) in listeners.addresses(&config.snapshot) {
         let scheme = listener.protocol.scheme();
         let host = match address.ip() {
@@ -167,9 +238,10 @@ fn start_echo(config: &Config, mut stopped: watch::Receiver<bool>) -> anyhow::Re
     Ok(())
 }
 
-fn start_admin(
+/// Starts the admin port, if there is one.
+pub(super) fn start_admin(
     address: AdminAddress,
-    provider: Arc<Provider>,
+    provider: Arc<impl admin::Provider>,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let AdminAddress::At(address) = address else { return Ok(()) };
@@ -186,30 +258,68 @@ fn start_admin(
 }
 
 impl Gateway {
-    /// Follows the file and the signals; gives the one that says to stop.
-    async fn follow(&mut self, source: &Source, config: &Config, signals: &mut Signals) -> Signal {
-        let mut reload = Reload::new(source.clone(), config);
+    /// Opens the listeners; where routes come from a cluster, with the first of them, so that nobody is told that there
+    /// are none. Gives the signal that came before that, if one did.
+    async fn begin(
+        &mut self,
+        config: &Config,
+        sources: &mut Sources,
+        signals: &mut Signals,
+    ) -> anyhow::Result<Option<Signal>> {
+        if sources.objects.is_none() {
+            let opened = self.listeners.open(&config.snapshot, self.workers.count())?;
+            self.listeners.apply(opened, &self.workers, &self.shared).await?;
+            return Ok(None);
+        }
+        // A port in use ends the start at once.
+        drop(self.listeners.open(&config.snapshot, self.workers.count())?);
+        loop {
+            let output = tokio::select! {
+                output = sources.next() => output,
+                signal = signals.stop() => return Ok(Some(signal)),
+            };
+            if sources.reload.objects(self, output).await {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Follows the file, the cluster and the signals; gives the one that says to stop.
+    async fn follow(&mut self, sources: &mut Sources, signals: &mut Signals) -> Signal {
         loop {
             tokio::select! {
-                () = self.watcher.changed() => {}
+                () = self.watcher.changed() => sources.reload.run(self).await,
+                output = sources.next() => {
+                    sources.reload.objects(self, output).await;
+                }
                 signal = signals.next() => match signal {
-                    Signal::Reload => {}
+                    Signal::Reload => sources.reload.run(self).await,
                     stop => return stop,
                 },
             }
-            reload.run(self).await;
         }
     }
 
     /// Not ready, still accepting for the grace period, then draining, then over. A second signal shortens each.
-    async fn finish(mut self, signal: Signal, signals: &mut Signals) {
+    async fn finish(mut self, signal: Signal, mut sources: Sources, signals: &mut Signals) {
         let Shutdown { grace, drain } = self.shared.program().snapshot.shutdown;
         self.provider.set_ready(false);
+        self.shared.leave();
+        if let Some(objects) = &sources.objects {
+            objects.resign();
+        }
         let grace = if signal == Signal::Terminate { grace } else { Duration::ZERO };
         tracing::info!(grace_ms = grace.as_millis(), drain_ms = drain.as_millis(), "stopping");
-        tokio::select! {
-            () = tokio::time::sleep(grace) => {}
-            _ = signals.stop() => {}
+        let accepting_until = Instant::now() + grace;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(accepting_until) => break,
+                _ = signals.stop() => break,
+                // Endpoints go on changing while others still send requests here.
+                output = sources.next() => {
+                    sources.reload.objects(&mut self, output).await;
+                }
+            }
         }
         self.listeners.close_all();
         self.shared.drain();
@@ -222,6 +332,9 @@ impl Gateway {
         let left = self.shared.open_connections();
         if left > 0 {
             tracing::warn!(connections = left, "stopped with connections open");
+        }
+        if let Some(objects) = sources.objects {
+            objects.stop().await;
         }
         let _ = self.stop.send(true);
         let (workers, shared) = (self.workers, self.shared.clone());

@@ -4,8 +4,11 @@
 //! ports, so that all can run side by side. Start at [`support`], and at
 //! [`running`] for what is about running it.
 
+mod actions;
 mod cli;
+mod client_certificates;
 mod h2;
+mod health;
 mod hostile;
 mod nanoproxy;
 mod observe;

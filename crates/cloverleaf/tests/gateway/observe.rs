@@ -105,6 +105,7 @@ accessLog: {{path: access.log}}
 upstreams:
   - {{name: shaky, endpoints: [{{address: "{}"}}, {{address: "{}"}}]}}
   - {{name: sockets, host: 127.0.0.1, port: {}}}
+  - {{name: checked, host: 127.0.0.1, port: {}, healthCheck: {{interval: 1s}}}}
 rules:
   - {{name: ws, upstream: sockets, path: /ws}}
   - {{name: gone, upstream: nobody, path: /gone}}
@@ -117,8 +118,11 @@ rules:
         refused.address(),
         good.address(),
         upgrade.address().port(),
+        good.address().port(),
     );
     let gateway = start(&yaml);
+    let checks = || gateway.admin_get("/metrics").1.contains("\ncloverleaf_health_checks_total{");
+    eventually("a health check", checks);
     let request = "GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n";
     let mut kept = Client::connect(plain.address());
     for _ in 0..7 {
@@ -153,7 +157,8 @@ fn metrics_are_those_that_are_documented() {
     let documented = documented();
     assert!(documented.len() > 20, "the tables of docs/metrics.md are not understood");
     for (name, (kind, labels)) in &documented {
-        if name == "process_max_fds" {
+        // Those of clusters are compared where there is one: tests/kubernetes.
+        if name == "process_max_fds" || name.starts_with("cloverleaf_kubernetes_") {
             continue;
         }
         assert_eq!(page.types.get(name), Some(kind), "{name}");

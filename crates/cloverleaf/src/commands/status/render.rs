@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use admin::State;
-use admin::state::{ByClass, ConfigState, Latency, Problem};
+use admin::state::{ByClass, ConfigState, HealthState, KubernetesState, Latency, Problem};
 
 use super::table::{Align, Table, visible};
 
@@ -20,7 +20,46 @@ pub(super) fn render(state: &State, width: usize) -> String {
     section(&mut text, "BUSIEST RULES", &rules(state, shown).render(width), shown);
     more(&mut text, state.rules_total, shown);
     let _ = write!(text, "\nLATENCY\n  {}\n", latency(&state.latency));
+    if let Some(cluster) = &state.kubernetes {
+        let _ = write!(text, "\nKUBERNETES\n{}", kubernetes(cluster, width));
+    }
     text
+}
+
+fn kubernetes(cluster: &KubernetesState, width: usize) -> String {
+    let is = |is: bool, yes: &str, no: &str| if is { yes.to_owned() } else { no.to_owned() };
+    let mut text = format!(
+        "  {}, {}, {}, {} problems\n",
+        visible(&cluster.server),
+        is(cluster.connected, "connected", "not connected"),
+        is(cluster.leader, "leader", "not leader"),
+        cluster.problems
+    );
+    if cluster.from_state {
+        text.push_str("  the state on disk is served\n");
+    }
+    let mut table = Table::new(&[
+        ("KIND", Align::Left),
+        ("NAMESPACE", Align::Left),
+        ("OBJECTS", Align::Right),
+        ("RESTARTS", Align::Right),
+        ("WATCH", Align::Left),
+    ]);
+    for watch in &cluster.watches {
+        let state = match (&*watch.error, watch.connected) {
+            ("", true) => "up".to_owned(),
+            ("", false) => "starting".to_owned(),
+            (error, _) => error.to_owned(),
+        };
+        table.row(vec![
+            watch.kind.clone(),
+            is(watch.namespace.is_empty(), "all", &watch.namespace),
+            watch.objects.to_string(),
+            watch.restarts.to_string(),
+            state,
+        ]);
+    }
+    text + &table.render(width)
 }
 
 fn section(text: &mut String, title: &str, table: &str, rows: usize) {
@@ -43,12 +82,16 @@ fn summary(state: &State) -> String {
     for reason in &state.not_ready_reasons {
         let _ = writeln!(text, "  {}", visible(reason));
     }
-    let now = state.started_unix_seconds.saturating_add(state.uptime_seconds);
-    let _ = writeln!(text, "{}", configuration(&state.config, state.generation, now));
+    let _ = writeln!(text, "{}", configuration(&state.config, state.generation, now(state)));
     for problem in &state.config.problems {
         let _ = writeln!(text, "  {}", diagnostic(problem));
     }
     text
+}
+
+/// By the program's own clock, in seconds since 1970.
+fn now(state: &State) -> u64 {
+    state.started_unix_seconds.saturating_add(state.uptime_seconds)
 }
 
 fn configuration(config: &ConfigState, generation: u64, now: u64) -> String {
@@ -121,7 +164,9 @@ fn upstreams(state: &State) -> Table {
         ("FAILED TO CONNECT", Align::Seldom),
         ("RETRIES", Align::Seldom),
         ("HOW", Align::Left),
+        ("HEALTH", Align::Note),
     ]);
+    let now = now(state);
     for u in &state.upstreams {
         let how = if u.tls { format!("{}, tls", u.algorithm) } else { u.algorithm.clone() };
         if u.endpoints.is_empty() {
@@ -142,10 +187,20 @@ fn upstreams(state: &State) -> Table {
                 e.connect_failures.to_string(),
                 once(&u.retries.to_string()),
                 once(&how),
+                e.health.as_ref().map(|found| health(found, now)).unwrap_or_default(),
             ]);
         }
     }
     table
+}
+
+fn health(health: &HealthState, now: u64) -> String {
+    let since = age(now.saturating_sub(health.since_unix_seconds));
+    match (health.up, health.last_error.as_str()) {
+        (true, _) => format!("up {since}"),
+        (false, "") => format!("down {since}"),
+        (false, error) => format!("down {since}: {error}"),
+    }
 }
 
 fn rules(state: &State, shown: usize) -> Table {
@@ -312,6 +367,26 @@ LATENCY
   p50 556 µs, p90 1.0 ms, p99 250.0 ms, estimated from the times of 100 requests
 ";
         assert_eq!(render(&state(), usize::MAX), expected);
+    }
+
+    #[test]
+    fn health_is_shown_where_it_is_checked() {
+        let mut state = state();
+        assert!(!render(&state, usize::MAX).contains("HEALTH"));
+        let found = HealthState {
+            up: false,
+            since_unix_seconds: 1_003_700,
+            last_error: "no connection: refused".to_owned(),
+        };
+        let endpoints = &mut state.upstreams[0].endpoints;
+        endpoints[0].health = Some(HealthState { up: true, ..found.clone() });
+        endpoints[1].health = Some(found);
+        let text = render(&state, usize::MAX);
+        for expected in
+            ["  HOW               HEALTH\n", "  up 25 s\n", "  down 25 s: no connection: refused\n"]
+        {
+            assert!(text.contains(expected), "{expected:?} in {text}");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub(super) enum Align {
     Right,
     /// Counts of what seldom happens: a column without any but 0 is left out.
     Seldom,
+    /// Words that not every table has: a column without any is left out.
+    Note,
 }
 
 /// A title and the cells below it, row by row.
@@ -57,7 +59,11 @@ impl Table {
 
     fn is_shown(&self, column: usize) -> bool {
         let mut cells = self.rows.iter().map(|row| row[column].as_str());
-        self.columns[column].1 != Align::Seldom || cells.any(|cell| !matches!(cell, "" | "0"))
+        match self.columns[column].1 {
+            Align::Left | Align::Right => true,
+            Align::Seldom => cells.any(|cell| !matches!(cell, "" | "0")),
+            Align::Note => cells.any(|cell| !cell.is_empty()),
+        }
     }
 
     /// The width of each column shown: as wide as its cells, then the widest column of words
@@ -72,7 +78,9 @@ impl Table {
         let gaps = GAP.len() * widths.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > width {
             let words = shown.iter().zip(&mut widths);
-            let words = words.filter(|(column, _)| self.columns[**column].1 == Align::Left);
+            let is_words =
+                |column: usize| matches!(self.columns[column].1, Align::Left | Align::Note);
+            let words = words.filter(|(column, _)| is_words(**column));
             match words.map(|(_, width)| width).max() {
                 Some(widest) if *widest > COLUMN_CHARS_MIN => *widest -= 1,
                 _ => break,
@@ -91,7 +99,7 @@ fn padded(cell: &str, align: Align, width: usize) -> String {
         None => cell.to_owned(),
     };
     match align {
-        Align::Left => format!("{cell:<width$}"),
+        Align::Left | Align::Note => format!("{cell:<width$}"),
         Align::Right | Align::Seldom => format!("{cell:>width$}"),
     }
 }

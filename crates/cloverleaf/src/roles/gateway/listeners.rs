@@ -14,13 +14,28 @@ use model::{Listener, Snapshot};
 use net::listen::ListenError;
 use net::worker::Workers;
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 /// Listening sockets by the address that the configuration gives them.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     open: BTreeMap<SocketAddr, Open>,
-    /// Told to close, and not closed within [`CLOSES_WITHIN`].
-    closing: Vec<SocketAddr>,
+    /// Told to close, and not closed within [`CLOSES_WITHIN`]; those that have closed since go at the next look.
+    closing: Vec<Closing>,
+}
+
+/// A listener's sockets that are about to close.
+#[derive(Debug)]
+struct Closing {
+    address: SocketAddr,
+    /// Each completes when its socket is closed.
+    sockets: Vec<oneshot::Receiver<()>>,
+}
+
+impl Closing {
+    fn has_closed(&mut self) -> bool {
+        self.sockets.iter_mut().all(|closed| closed.try_recv() != Err(TryRecvError::Empty))
+    }
 }
 
 /// How long a reload waits for the sockets that it removes, so that the next one can have their addresses again.
@@ -45,10 +60,15 @@ impl Listeners {
     ///
     /// # Errors
     /// The first address that cannot be had; what was bound is closed again.
-    pub(super) fn open(&self, snapshot: &Snapshot, workers: usize) -> Result<Opened, ListenError> {
+    pub(super) fn open(
+        &mut self,
+        snapshot: &Snapshot,
+        workers: usize,
+    ) -> Result<Opened, ListenError> {
+        self.closing.retain_mut(|closing| !closing.has_closed());
         let wanted: Vec<SocketAddr> = snapshot.listeners.iter().map(|l| l.address).collect();
         let mut ours: Vec<SocketAddr> = self.open.values().map(|open| open.actual).collect();
-        ours.extend(&self.closing);
+        ours.extend(self.closing.iter().map(|closing| closing.address));
         let mut new = Vec::new();
         for address in wanted.iter().filter(|address| !self.open.contains_key(address)) {
             let beside_own = ours.iter().any(|known| net::listen::overlap(*known, *address));
@@ -83,9 +103,11 @@ impl Listeners {
         for address in gone {
             if let Some(open) = self.open.remove(&address) {
                 tracing::info!(address = %open.actual, "no longer listening; connections drain");
-                let closed = join_all(open.on_workers.into_iter().map(Listening::close));
+                let sockets = open.on_workers.into_iter().map(Listening::close).collect();
+                let mut closing = Closing { address: open.actual, sockets };
+                let closed = join_all(closing.sockets.iter_mut());
                 if tokio::time::timeout(CLOSES_WITHIN, closed).await.is_err() {
-                    self.closing.push(open.actual);
+                    self.closing.push(closing);
                 }
             }
         }
@@ -128,4 +150,26 @@ async fn serve(
     workers.run(index, job).await?;
     let listening = answered.await.context("a worker thread is gone")?;
     listening.with_context(|| format!("serving {address}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_closing_leaves_the_list_when_every_socket_has_closed() {
+        let (one, other) = (oneshot::channel(), oneshot::channel());
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let mut closing = Closing { address, sockets: vec![one.1, other.1] };
+        // As where waiting for them timed out, when one had closed already.
+        drop(one.0);
+        let wait = join_all(closing.sockets.iter_mut());
+        assert!(tokio::time::timeout(Duration::ZERO, wait).await.is_err());
+        let mut listeners = Listeners { closing: vec![closing], ..Listeners::default() };
+        listeners.open(&Snapshot::default(), 1).unwrap();
+        assert_eq!(listeners.closing.len(), 1);
+        drop(other.0);
+        listeners.open(&Snapshot::default(), 1).unwrap();
+        assert!(listeners.closing.is_empty());
+    }
 }

@@ -2,12 +2,14 @@
 //!
 //! Must not keep anything: each scrape reads what the data plane counted.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use admin::metrics::{Family, Kind, Value};
 use http_proxy::Shared;
 use http_proxy::stats::{Cell, EndpointCells, ListenerCells, Stats, UpstreamCells};
+use model::UpstreamId;
 
 use super::figures::{Reloads, classes, latency, sum};
 
@@ -18,6 +20,7 @@ pub(super) fn families(shared: &Shared, reloads: &Reloads) -> Vec<Family> {
     all.extend(listeners(stats));
     all.extend(upstreams(stats, shared));
     all.extend(endpoints(stats));
+    all.extend(health(shared));
     all.extend(process(stats, reloads));
     all
 }
@@ -164,6 +167,38 @@ fn endpoints(stats: &Stats) -> [Family; 2] {
         idle.push(vec![("upstream", upstream)], Value::Int(count));
     }
     [requests, idle]
+}
+
+fn health(shared: &Shared) -> [Family; 2] {
+    let mut up = Family::new(
+        "cloverleaf_endpoint_up",
+        "1 while an endpoint passes its health check",
+        Kind::Gauge,
+    );
+    let mut checks =
+        Family::new("cloverleaf_health_checks_total", "Health checks, by result", Kind::Counter);
+    let program = shared.program();
+    for (index, upstream) in program.snapshot.upstreams.iter().enumerate() {
+        let Some(health) = program.health(UpstreamId(index)) else { continue };
+        // An endpoint that stands there twice is one series.
+        let mut seen = HashSet::new();
+        for (endpoint, health) in upstream.endpoints.iter().zip(health.iter()) {
+            if !seen.insert(&endpoint.target) {
+                continue;
+            }
+            let names = [
+                ("upstream", upstream.name.to_string()),
+                ("endpoint", endpoint.target.to_string()),
+            ];
+            up.push(names.to_vec(), Value::Int(u64::from(health.report().up)));
+            for (result, count) in health.results().filter(|(_, count)| *count > 0) {
+                let mut labels = names.to_vec();
+                labels.push(("result", result.to_owned()));
+                checks.push(labels, Value::Int(count));
+            }
+        }
+    }
+    [up, checks]
 }
 
 fn process(stats: &Stats, reloads: &Reloads) -> Vec<Family> {

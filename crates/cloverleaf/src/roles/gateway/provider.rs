@@ -4,20 +4,24 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use admin::Readiness;
 use admin::metrics::Family;
 use admin::state::{
-    ByClass, ConfigState, EndpointState, Latency, ListenerState, RuleState, State, UpstreamState,
+    ByClass, ConfigState, EndpointState, HealthState, Latency, ListenerState, RuleState, State,
+    UpstreamState,
 };
+use http_proxy::health::EndpointHealth;
 use http_proxy::stats::{self, ListenerCells, RequestCells};
 use http_proxy::{Program, Shared};
-use model::{Diagnostics, Name};
+use kubernetes::Output;
+use model::{Diagnostics, Name, UpstreamId};
 
 use super::figures::{Reloads, classes, latency, sum};
 use super::metrics;
+use crate::cluster::view::ClusterView;
 use crate::commands::explain::algorithm;
 use crate::source::Source;
 
@@ -28,15 +32,24 @@ pub(super) struct Provider {
     ready: AtomicBool,
     started: SystemTime,
     reloads: Mutex<Reloads>,
+    cluster: OnceLock<ClusterView>,
+}
+
+/// What became of one change of a cluster's objects.
+#[derive(Debug)]
+pub(super) struct Applied {
+    /// It is served.
+    pub(super) ok: bool,
+    /// From its being translated to that.
+    pub(super) took: Duration,
+    /// When its oldest part was seen.
+    pub(super) at: Instant,
 }
 
 impl Provider {
     pub(super) fn new(shared: Arc<Shared>, source: &Source, found: Diagnostics) -> Arc<Self> {
-        let mut state = ConfigState {
-            source: source.path.display().to_string(),
-            valid: true,
-            ..ConfigState::default()
-        };
+        let mut state =
+            ConfigState { source: source.name(), valid: true, ..ConfigState::default() };
         state.set_problems(&found);
         let reloads = Reloads { state, ..Reloads::default() };
         Arc::new(Self {
@@ -44,7 +57,32 @@ impl Provider {
             ready: AtomicBool::new(false),
             started: SystemTime::now(),
             reloads: Mutex::new(reloads),
+            cluster: OnceLock::new(),
         })
+    }
+
+    /// Routes come from this cluster. Said once.
+    pub(super) fn set_cluster(&self, view: ClusterView) {
+        let _ = self.cluster.set(view);
+    }
+
+    /// Notes that a change of a cluster's objects was served, or could not be.
+    /// `found`: what is wrong, if that is another than before.
+    pub(super) fn objects_served(
+        &self,
+        applied: &Applied,
+        output: &Output,
+        found: Option<Diagnostics>,
+    ) {
+        if let Some(cluster) = self.cluster.get() {
+            cluster.served(applied.ok, applied.at.elapsed(), output);
+        }
+        tracing::debug!(ok = applied.ok, took_us = applied.took.as_micros(), "objects served");
+        let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+        reloads.state.valid = applied.ok;
+        if let Some(found) = found {
+            reloads.state.set_problems(&found);
+        }
     }
 
     pub(super) fn set_ready(&self, ready: bool) {
@@ -81,12 +119,16 @@ impl admin::Provider for Provider {
         } else if self.shared.is_draining() {
             Readiness::NotReady(vec!["draining".to_owned()])
         } else {
-            Readiness::NotReady(vec!["not serving, or about to stop".to_owned()])
+            let missing = self.cluster.get().map(ClusterView::missing).unwrap_or_default();
+            let usual = vec!["not serving, or about to stop".to_owned()];
+            Readiness::NotReady(if missing.is_empty() { usual } else { missing })
         }
     }
 
     fn metrics(&self) -> Vec<Family> {
-        metrics::families(&self.shared, &self.reloads())
+        let mut all = metrics::families(&self.shared, &self.reloads());
+        all.extend(self.cluster.get().map(ClusterView::families).unwrap_or_default());
+        all
     }
 
     fn config(&self) -> serde_json::Value {
@@ -114,6 +156,7 @@ impl admin::Provider for Provider {
         state.listeners = listeners(&program, &self.shared.stats, &rules);
         state.set_upstreams(upstreams(&program, &self.shared.stats));
         state.set_rules(rules);
+        state.kubernetes = self.cluster.get().map(ClusterView::state);
         state.to_json()
     }
 }
@@ -174,30 +217,39 @@ fn listeners(program: &Program, stats: &stats::Stats, rules: &[RuleState]) -> Ve
 fn upstreams(program: &Program, stats: &stats::Stats) -> Vec<UpstreamState> {
     let endpoints: HashMap<_, _> = stats.endpoints.read().into_iter().collect();
     let retries: HashMap<_, _> = stats.upstreams.read().into_iter().collect();
-    let upstream = |u: &model::Upstream| UpstreamState {
-        name: u.name.to_string(),
-        algorithm: algorithm(u).to_owned(),
-        tls: u.tls.is_some(),
-        endpoints: u
-            .endpoints
-            .iter()
-            .map(|e| {
-                let target = e.target.to_string();
-                let key = (u.name.clone(), Name::from(target.as_str()));
-                let cells = endpoints.get(&key).map(Vec::as_slice).unwrap_or_default();
-                EndpointState {
-                    target,
-                    weight: e.weight,
-                    requests: sum(cells, |c| &c.requests),
-                    in_flight: sum(cells, |c| &c.in_flight),
-                    connect_failures: sum(cells, |c| &c.connect_failures),
-                    idle_connections: sum(cells, |c| &c.idle),
-                }
-            })
-            .collect(),
-        retries: retries
-            .get(&u.name)
-            .map_or(0, |cells| cells.iter().flat_map(|c| c.retries.read().map(|(_, n)| n)).sum()),
+    let upstream = |(index, u): (usize, &Arc<model::Upstream>)| {
+        let health = program.health(UpstreamId(index));
+        let endpoint = |(at, e): (usize, &model::Endpoint)| {
+            let target = e.target.to_string();
+            let key = (u.name.clone(), Name::from(target.as_str()));
+            let cells = endpoints.get(&key).map(Vec::as_slice).unwrap_or_default();
+            EndpointState {
+                target,
+                weight: e.weight,
+                health: health.and_then(|health| health.get(at)).map(|h| health_state(h)),
+                requests: sum(cells, |c| &c.requests),
+                in_flight: sum(cells, |c| &c.in_flight),
+                connect_failures: sum(cells, |c| &c.connect_failures),
+                idle_connections: sum(cells, |c| &c.idle),
+            }
+        };
+        let retries = retries.get(&u.name).into_iter().flatten();
+        UpstreamState {
+            name: u.name.to_string(),
+            algorithm: algorithm(u).to_owned(),
+            tls: u.tls.is_some(),
+            endpoints: u.endpoints.iter().enumerate().map(endpoint).collect(),
+            retries: retries.flat_map(|c| c.retries.read().map(|(_, n)| n)).sum(),
+        }
     };
-    program.snapshot.upstreams.iter().map(upstream).collect()
+    program.snapshot.upstreams.iter().enumerate().map(upstream).collect()
+}
+
+fn health_state(health: &EndpointHealth) -> HealthState {
+    let report = health.report();
+    HealthState {
+        up: report.up,
+        since_unix_seconds: unix_seconds(report.since),
+        last_error: report.last_error.as_deref().unwrap_or_default().to_owned(),
+    }
 }

@@ -1,18 +1,22 @@
-//! A changed file becomes what is served: whole, or not at all.
+//! A changed file, or changed objects of a cluster, become what is served: whole, or not at all.
 //!
 //! Read, checked, compiled and bound first; published last. Whatever fails on the way changes nothing and is
 //! reported. Must not touch connections: they notice by themselves.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use config::{AdminAddress, Config};
 use http_proxy::{AccessLog, Program, Shared};
+use kubernetes::Output;
+use kubernetes::translate::{Problem, Translation};
 use model::{Diagnostic, Diagnostics, Place};
 
 use super::Gateway;
+use super::provider::Applied;
+use crate::cluster::merge::{self, Merge};
 use crate::source::Source;
 
 /// What a process cannot change while it runs.
@@ -37,12 +41,61 @@ pub(super) struct Reload {
     fixed: Fixed,
     /// The files that what is served was made from.
     served: Vec<PathBuf>,
+    /// What the file says, without the routes of a cluster.
+    base: Config,
+    /// The routes of a cluster, if there is one and it has been listed.
+    routes: Option<Arc<Output>>,
+    merge: Merge,
+    /// The problems of objects that the admin port shows.
+    shown: Option<Arc<Vec<Problem>>>,
+    /// What had to be left out when routes were last compiled: said once.
+    left_out: Diagnostics,
 }
 
 impl Reload {
-    pub(super) fn new(source: Source, config: &Config) -> Self {
-        let served = watched(&source, config);
-        Self { source, generation: 1, fixed: Fixed::of(config), served }
+    pub(super) fn new(source: Source, config: Config) -> Self {
+        let served = watched(&source, &config);
+        Self {
+            source,
+            generation: 1,
+            fixed: Fixed::of(&config),
+            served,
+            base: config,
+            routes: None,
+            merge: Merge::default(),
+            shown: None,
+            left_out: Diagnostics::default(),
+        }
+    }
+
+    /// Serves what a cluster's objects have come to; whether it could be done.
+    pub(super) async fn objects(&mut self, gateway: &mut Gateway, output: Arc<Output>) -> bool {
+        let started = Instant::now();
+        let generation = self.generation + 1;
+        self.routes = Some(output.clone());
+        let mut found = Diagnostics::default();
+        let compiled = self.compile(gateway, generation, self.base.clone(), &mut found).await;
+        let applied = match compiled {
+            Some((config, program)) => self.publish(gateway, &config, program, &mut found).await,
+            None => false,
+        };
+        if applied {
+            self.generation = generation;
+        } else {
+            let said = found.to_string();
+            tracing::error!(said, "routes not served: what was served before goes on");
+        }
+        let outcome = Applied { ok: applied, took: started.elapsed(), at: output.changed_at };
+        // A change of endpoints alone has nothing to say.
+        let problems = &output.translation.problems;
+        let news = !applied || !self.shown.as_ref().is_some_and(|s| Arc::ptr_eq(s, problems));
+        self.shown = Some(problems.clone()).filter(|_| applied);
+        let found = news.then(|| {
+            found.0.extend(merge::problems(&output.translation));
+            found
+        });
+        gateway.provider.objects_served(&outcome, &output, found);
+        applied
     }
 
     /// Reads the file again and serves it if it is valid.
@@ -50,13 +103,15 @@ impl Reload {
         let started = Instant::now();
         let generation = self.generation + 1;
         let (config, mut found) = self.read().await;
+        let mut base = None;
         let outcome = match config {
             Some(config) => {
+                base = Some(config.clone());
                 // Before they are read: whatever changes from here on is noticed, and if one of them is what is
                 // wrong, its correction is.
                 let files = watched(&self.source, &config).into_iter().chain(self.served.clone());
                 self.watch(gateway, files.collect(), &mut found);
-                self.compile(generation, config, &mut found).await
+                self.compile(gateway, generation, config, &mut found).await
             }
             None => None,
         };
@@ -69,8 +124,12 @@ impl Reload {
         };
         if applied {
             self.generation = generation;
+            self.base = base.unwrap_or_else(|| self.base.clone());
         }
         found.0.iter().for_each(|problem| eprintln!("{problem}"));
+        if let Some(output) = &self.routes {
+            found.0.extend(merge::problems(&output.translation));
+        }
         let took = started.elapsed();
         report(applied, generation, took);
         gateway.provider.reloaded(applied, took, found);
@@ -79,21 +138,39 @@ impl Reload {
     /// Reads and checks the file. Parsing a large one takes a while: the admin port goes on meanwhile.
     async fn read(&self) -> (Option<Config>, Diagnostics) {
         let source = self.source.clone();
-        let read = tokio::task::spawn_blocking(move || source.load()).await;
+        let read = tokio::task::spawn_blocking(move || load(&source)).await;
         read.unwrap_or_else(|error| (None, self.failed(&error)))
     }
 
-    /// Compiles what was read; so does that.
+    /// Compiles what was read, with the routes of the cluster if there are any; so does that.
     async fn compile(
-        &self,
+        &mut self,
+        gateway: &Gateway,
         generation: u64,
-        config: Config,
+        base: Config,
         found: &mut Diagnostics,
     ) -> Option<(Config, Program)> {
-        let job = move || compile(generation, &config).map(|done| (config, done));
-        let compiled = tokio::task::spawn_blocking(job).await;
-        match compiled.unwrap_or_else(|error| Err(self.failed(&error))) {
-            Ok((config, (program, warnings))) => {
+        let before = gateway.shared.program();
+        let routes = self.routes.clone();
+        let mut merge = std::mem::take(&mut self.merge);
+        let job = move || {
+            let compiled = match &routes {
+                None => compile(generation, &base, Some(&before)).map(|done| (base, done, None)),
+                Some(routes) => {
+                    let config = merge.apply(&base, &routes.translation);
+                    isolated(generation, config, &routes.translation, &before)
+                }
+            };
+            (merge, compiled)
+        };
+        let (merge, compiled) = match tokio::task::spawn_blocking(job).await {
+            Ok(done) => done,
+            Err(error) => (Merge::default(), Err(self.failed(&error))),
+        };
+        self.merge = merge;
+        match compiled {
+            Ok((config, (program, warnings), left_out)) => {
+                self.say_left_out(left_out.unwrap_or_default());
                 found.0.extend(warnings.0);
                 Some((config, program))
             }
@@ -102,6 +179,13 @@ impl Reload {
                 None
             }
         }
+    }
+
+    fn say_left_out(&mut self, left_out: Diagnostics) {
+        if self.left_out != left_out && !left_out.0.is_empty() {
+            tracing::error!(said = left_out.to_string(), "left out of what is served");
+        }
+        self.left_out = left_out;
     }
 
     fn failed(&self, error: &tokio::task::JoinError) -> Diagnostics {
@@ -119,11 +203,30 @@ impl Reload {
         }
     }
 
-    /// Binds what is new, publishes the program, closes what is gone.
+    /// Serves a file anew.
     async fn apply(
         &mut self,
         gateway: &mut Gateway,
         config: Config,
+        program: Program,
+        found: &mut Diagnostics,
+    ) -> bool {
+        if !self.publish(gateway, &config, program, found).await {
+            return false;
+        }
+        if let Err(error) = open_access_log(&gateway.shared) {
+            found.push(Diagnostic::warning(self.place(), "accessLog", format!("{error:#}")));
+        }
+        self.served = watched(&self.source, &config);
+        self.watch(gateway, self.served.clone(), found);
+        true
+    }
+
+    /// Binds what is new, publishes the program, closes what is gone.
+    async fn publish(
+        &self,
+        gateway: &mut Gateway,
+        config: &Config,
         program: Program,
         found: &mut Diagnostics,
     ) -> bool {
@@ -138,12 +241,8 @@ impl Reload {
             }
         };
         let old = gateway.shared.publish(program);
+        gateway.prober.follow(&gateway.shared.program());
         net::task::spawn("retire", retire(old));
-        if let Err(error) = open_access_log(&gateway.shared) {
-            found.push(Diagnostic::warning(self.place(), "accessLog", format!("{error:#}")));
-        }
-        self.served = watched(&self.source, &config);
-        self.watch(gateway, self.served.clone(), found);
         if let Err(error) = gateway.listeners.apply(opened, &gateway.workers, &gateway.shared).await
         {
             tracing::error!(error = format!("{error:#}"), "serving the new listeners");
@@ -170,7 +269,7 @@ impl Reload {
     }
 
     fn place(&self) -> Place {
-        Place::whole(self.source.path.display().to_string())
+        Place::whole(self.source.name())
     }
 }
 
@@ -193,14 +292,43 @@ fn report(applied: bool, generation: u64, took: Duration) {
     }
 }
 
-/// A program of a checked configuration.
+/// What the source says; with the certificates read, where objects will change more often than they do.
+pub(super) fn load(source: &Source) -> (Option<Config>, Diagnostics) {
+    let (config, found) = source.load();
+    let reads_ahead = source.overrides.routes_elsewhere.is_some();
+    let config = config.map(|c| if reads_ahead { merge::with_files_read(c) } else { c });
+    (config, found)
+}
+
+/// What was compiled, its warnings, and what had to be left out.
+type Isolated = (Config, (Program, Diagnostics), Option<Diagnostics>);
+
+/// Compiles what a cluster's objects say. What cannot be loaded of them is left out: translation has looked at each
+/// before, so this is for what only shows where all is together.
+fn isolated(
+    generation: u64,
+    mut config: Config,
+    routes: &Translation,
+    before: &Program,
+) -> Result<Isolated, Diagnostics> {
+    match compile(generation, &config, Some(before)) {
+        Ok(done) => Ok((config, done, None)),
+        Err(errors) if merge::take_out(&mut config, routes, &errors) => {
+            compile(generation, &config, Some(before)).map(|done| (config, done, Some(errors)))
+        }
+        Err(errors) => Err(errors),
+    }
+}
+
+/// A program of a checked configuration, which will take the place of the one before.
 pub(super) fn compile(
     generation: u64,
     config: &Config,
+    before: Option<&Program>,
 ) -> Result<(Program, Diagnostics), Diagnostics> {
-    let dump =
-        config.snapshot.manners.config_path.then(|| config::nanoproxy_yaml(&config.snapshot));
-    Program::compile(generation, config.snapshot.clone(), dump.map(Arc::from), &instance())
+    let snapshot = config.snapshot.clone();
+    let dump = snapshot.manners.config_path.then(|| config::nanoproxy_yaml(&snapshot));
+    Program::compile(generation, snapshot, dump.map(Arc::from), &instance(), before)
 }
 
 /// The host's name, as `X-Proxy-Instance` says it.
@@ -220,5 +348,5 @@ pub(super) fn open_access_log(shared: &Shared) -> anyhow::Result<()> {
 
 /// The files that a reload looks at.
 pub(super) fn watched(source: &Source, config: &Config) -> Vec<PathBuf> {
-    std::iter::once(&source.path).chain(&config.files).cloned().collect()
+    source.file().map(Path::to_owned).into_iter().chain(config.files.iter().cloned()).collect()
 }

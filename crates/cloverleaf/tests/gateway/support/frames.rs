@@ -296,7 +296,7 @@ fn code(payload: &[u8]) -> u32 {
 
 /// The status at the beginning of a header block, in the ways in which an encoder without a dynamic table
 /// can put it: a whole entry of the static table, or a literal behind that table's name.
-fn status(block: &[u8]) -> u16 {
+pub(crate) fn status(block: &[u8]) -> u16 {
     let mut rest = block;
     // Changes of the table's size.
     while let [size, behind @ ..] = rest
