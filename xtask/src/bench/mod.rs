@@ -7,6 +7,7 @@
 
 mod case;
 mod idle;
+mod kubernetes;
 mod load;
 mod measure;
 mod peers;
@@ -43,6 +44,8 @@ const BUSY_CLIENTS: usize = 1024;
 pub(crate) enum Bench {
     /// The HTTP gateway beside nginx, HAProxy, Envoy, Traefik and Caddy
     Gateway(Gateway),
+    /// Thousands of Ingresses, beside Traefik
+    Kubernetes(kubernetes::Kubernetes),
     #[command(hide = true)]
     Hold(idle::Hold),
 }
@@ -70,6 +73,7 @@ pub(crate) struct Gateway {
 pub(crate) fn main(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Gateway(options) => gateway(options),
+        Bench::Kubernetes(options) => kubernetes::main(options),
         Bench::Hold(options) => idle::hold(options),
     }
 }

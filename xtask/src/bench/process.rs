@@ -34,13 +34,18 @@ pub(crate) struct Server {
 impl Server {
     /// Start `command` on `core`, and wait until `port` of 127.0.0.1 accepts. What it says goes to `log`.
     pub(crate) fn start(command: &Command, core: &str, port: u16, log: &Path) -> Result<Server> {
+        let mut server = Server::spawn(command, core, log)?;
+        server.wait_until_it_accepts(port)?;
+        Ok(server)
+    }
+
+    /// Start `command` on `core` and wait for nothing.
+    pub(crate) fn spawn(command: &Command, core: &str, log: &Path) -> Result<Server> {
         let output = File::create(log).context("make a log file")?;
         let mut pinned = pinned(command, core);
         pinned.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = pinned.spawn().with_context(|| format!("start {:?}", command.get_program()))?;
-        let mut server = Server { child, log: log.to_owned() };
-        server.wait_until_it_accepts(port)?;
-        Ok(server)
+        Ok(Server { child, log: log.to_owned() })
     }
 
     pub(crate) fn pid(&self) -> u32 {
