@@ -118,7 +118,7 @@ fn answer_all(mut connection: TcpStream, answer: &str) {
 }
 
 /// An address of this machine that is not a loopback one. Nothing is sent.
-fn own_address() -> IpAddr {
+pub(crate) fn own_address() -> IpAddr {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a UDP socket");
     let documentation = Ipv4Addr::new(198, 51, 100, 1);
     socket.connect((documentation, 9)).expect("a route: this test needs a network beside loopback");
@@ -132,6 +132,26 @@ pub(crate) fn service(namespace: &Namespace, name: &str, body: &str) -> Server {
     let port = format!("port: {}, protocol", server.address.port());
     namespace.apply(&manifest.replace("port: 8080, protocol", &port)).expect("a Service");
     server
+}
+
+/// A Service without an address of its own.
+pub(crate) fn headless(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+         spec: {{clusterIP: None, ports: [{{name: web, port: 80}}]}}\n"
+    )
+}
+
+/// One of a Service's slices, with one endpoint.
+pub(crate) fn endpoint_slice(service: &str, number: usize, at: SocketAddr) -> String {
+    let (family, port) = (if at.is_ipv4() { "IPv4" } else { "IPv6" }, at.port());
+    format!(
+        "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: {service}-{number}, labels: {{kubernetes.io/service-name: {service}}}}}\n\
+         addressType: {family}\nports: [{{name: web, port: {port}, protocol: TCP}}]\n\
+         endpoints: [{{addresses: ['{}'], conditions: {{ready: true}}}}]\n",
+        at.ip()
+    )
 }
 
 /// An Ingress with one rule.
