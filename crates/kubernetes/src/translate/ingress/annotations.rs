@@ -265,6 +265,16 @@ mod tests {
         }
     }
 
+    /// `docs/ingress.md` names what the code has, and nothing else.
+    #[test]
+    fn the_document_has_a_row_for_each() {
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/ingress.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `cloverleaf/"));
+        let documented: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+        assert_eq!(documented, KNOWN.map(|(name, _)| name));
+    }
+
     #[test]
     fn each_has_its_bad_values() {
         let bad = [
