@@ -1,4 +1,4 @@
-// Pins h2spec and what it is built from; `cargo xtask test` builds it. Nothing else in this repository is Go.
+// Pins h2spec and what it is built from; `cargo xtask test` builds it.
 module cloverleaf/xtask/h2spec
 
 go 1.21

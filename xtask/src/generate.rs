@@ -1,4 +1,5 @@
-//! `cargo xtask generate`: documents that are made from the code, so that they cannot be wrong.
+//! `cargo xtask generate`: documents that are made from the code, so that they cannot be wrong, and the plain
+//! manifests that are made from the Helm chart.
 //! It knows where they lie; what they say comes from the crate that owns it.
 
 use std::fs;
@@ -16,7 +17,11 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn main(options: &Options) -> Result<()> {
-    if options.check { check() } else { write() }
+    if options.check {
+        return check();
+    }
+    write()?;
+    crate::helm::write()
 }
 
 /// Each document with its content.

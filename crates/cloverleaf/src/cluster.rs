@@ -181,7 +181,10 @@ impl ClusterSetup {
     /// Finds out in which zone this runs, if the environment says on which node but not where that is. Dropped,
     /// nothing has happened.
     async fn locate(&mut self, cluster: &Cluster) {
-        if let (None, Some(node)) = (&self.translate.zone, &self.translate.node) {
+        // Only endpoints of Services have zones.
+        let translate = &self.translate;
+        if let (Some(_), None, Some(node)) = (&translate.ingress, &translate.zone, &translate.node)
+        {
             self.translate.zone = cluster.zone_of_node(node).await.map(Text::from);
         }
     }

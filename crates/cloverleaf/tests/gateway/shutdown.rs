@@ -34,8 +34,11 @@ fn sigterm_is_not_ready_then_drains() {
     let (mut gateway, upstream, gate) = behind_a_gate(NEVER, NEVER);
     let mut busy = gateway.connect();
     busy.send(GET);
-    let mut idle = gateway.connect();
-    assert_eq!(idle.request(HEALTH).expect("an answer").status, 200);
+    let (mut idle, mut used) = (gateway.connect(), gateway.connect());
+    for connection in [&mut idle, &mut used] {
+        let kept = connection.request(HEALTH).expect("an answer");
+        assert_eq!((kept.status, kept.header("connection")), (200, None));
+    }
     eventually("the request is under way", || upstream.requests().len() == 1);
 
     gateway.terminate();
@@ -43,7 +46,6 @@ fn sigterm_is_not_ready_then_drains() {
     assert_eq!(gateway.admin_get("/healthz").0, 200);
     // The grace period: everything is served, on old connections and new ones. Whoever uses an old one
     // hears that it ends; who does not may keep it for now.
-    let mut used = gateway.connect();
     let last = used.request(HEALTH).expect("an answer in the grace period");
     assert_eq!((last.status, last.header("connection")), (200, Some("close")));
     assert!(used.closes_within(SOON), "it ends as was said");
