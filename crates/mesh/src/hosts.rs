@@ -1,0 +1,294 @@
+//! The other hosts: which is asked first for a pod, and which said no, or nothing, lately.
+//!
+//! A miss is remembered for one cluster port (no pod of it there, or all are full), or for the host as a whole (it does
+//! not answer), in a table of fixed size; where two ports meet in one place of it, the later one counts, since what is
+//! forgotten only costs a question. A host with a miss is asked after the others, never left out. Sans-io and without
+//! locks: workers share it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use balance::Rng;
+use model::Target;
+use rustc_hash::FxHashMap;
+
+use crate::Millis;
+
+/// Misses that are remembered of one host.
+const MISSES_MAX: usize = 512;
+const MILLIS_BITS: u32 = 48;
+
+/// How asking a host ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It is a tunnel to a pod.
+    Tunnel,
+    /// It has no pod of this cluster port, or none that answers.
+    No,
+    /// Its pods are full.
+    Busy,
+    /// Nobody listens there, or the way is closed.
+    Refused,
+    /// It did not answer in time.
+    Silent,
+    /// It answered something else.
+    NotAPeer,
+}
+
+impl Answer {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Tunnel, Self::No, Self::Busy, Self::Refused, Self::Silent, Self::NotAPeer];
+
+    /// A word for metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tunnel => "ok",
+            Self::No => "no",
+            Self::Busy => "busy",
+            Self::Refused => "refused",
+            Self::Silent => "silent",
+            Self::NotAPeer => "not_a_peer",
+        }
+    }
+
+    /// How long it is remembered.
+    fn lasts_millis(self) -> u64 {
+        match self {
+            Self::Tunnel => 0,
+            Self::No => 5_000,
+            Self::Busy => 1_000,
+            Self::Refused | Self::Silent | Self::NotAPeer => 10_000,
+        }
+    }
+}
+
+/// Another host.
+#[derive(Debug)]
+pub struct Host {
+    /// Where its proxy listens.
+    pub target: Target,
+    /// The same as text, as it stands in `hosts.conf`.
+    pub name: Arc<str>,
+    /// Cluster port and time until which it counts, packed into one number.
+    misses: Box<[AtomicU64]>,
+    /// Until then it counts as gone.
+    gone_until: AtomicU64,
+    /// When it was last found to be gone, or back; 0 before that.
+    changed: AtomicU64,
+    /// Connections that go there now.
+    tunnels: AtomicU32,
+    answers: [AtomicU64; Answer::ALL.len()],
+}
+
+impl Host {
+    fn new(target: Target) -> Self {
+        let name = target.to_string().into();
+        Self {
+            target,
+            name,
+            misses: (0..MISSES_MAX).map(|_| AtomicU64::new(0)).collect(),
+            gone_until: AtomicU64::new(0),
+            changed: AtomicU64::new(0),
+            tunnels: AtomicU32::new(0),
+            answers: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Notes an answer. A host is gone when it does not answer, and back as soon as it says anything.
+    pub fn answered(&self, cluster_port: u16, answer: Answer, now: Millis) {
+        self.answers[answer as usize].fetch_add(1, Ordering::Relaxed);
+        let until = now + answer.lasts_millis();
+        let place = &self.misses[usize::from(cluster_port) % MISSES_MAX];
+        let goes = matches!(answer, Answer::Refused | Answer::Silent | Answer::NotAPeer);
+        let was_gone = self.gone_until.load(Ordering::Relaxed) > 0;
+        if goes != was_gone {
+            self.changed.store(now, Ordering::Relaxed);
+        }
+        match answer {
+            Answer::Refused | Answer::Silent | Answer::NotAPeer => {
+                self.gone_until.store(until, Ordering::Relaxed);
+            }
+            Answer::No | Answer::Busy => {
+                self.gone_until.store(0, Ordering::Relaxed);
+                let packed = u64::from(cluster_port) << MILLIS_BITS | until;
+                place.store(packed, Ordering::Relaxed);
+            }
+            Answer::Tunnel => {
+                self.gone_until.store(0, Ordering::Relaxed);
+                if place.load(Ordering::Relaxed) >> MILLIS_BITS == u64::from(cluster_port) {
+                    place.store(0, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Until when it is asked after the others for this cluster port, and whether that is because it is gone.
+    fn missed_until(&self, cluster_port: u16, now: Millis) -> Option<(bool, Millis)> {
+        let gone = self.gone_until.load(Ordering::Relaxed);
+        if gone > now {
+            return Some((true, gone));
+        }
+        let packed = self.misses[usize::from(cluster_port) % MISSES_MAX].load(Ordering::Relaxed);
+        let until = packed & ((1 << MILLIS_BITS) - 1);
+        (packed >> MILLIS_BITS == u64::from(cluster_port) && until > now).then_some((false, until))
+    }
+
+    /// Whether it answered when it was last asked, or was not asked lately.
+    #[must_use]
+    pub fn is_up(&self, now: Millis) -> bool {
+        self.gone_until.load(Ordering::Relaxed) <= now
+    }
+
+    /// Since when it is as it is.
+    #[must_use]
+    pub fn changed(&self) -> Millis {
+        self.changed.load(Ordering::Relaxed)
+    }
+
+    /// Connections that go there now.
+    #[must_use]
+    pub fn tunnels(&self) -> u32 {
+        self.tunnels.load(Ordering::Relaxed)
+    }
+
+    /// How often it was asked, by what it answered.
+    pub fn answers(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Answer::ALL.iter().map(|a| (a.as_str(), self.answers[*a as usize].load(Ordering::Relaxed)))
+    }
+}
+
+/// A connection that goes to a host, counted until this is dropped.
+#[derive(Debug)]
+pub struct Tunnel(Arc<Host>);
+
+impl Tunnel {
+    /// Counts one.
+    #[must_use]
+    pub fn to(host: &Arc<Host>) -> Self {
+        host.tunnels.fetch_add(1, Ordering::Relaxed);
+        Self(host.clone())
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.0.tunnels.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// In which order hosts are asked for a pod of a cluster port: all of them, each once. First those of which nothing bad
+/// is known, at random but that of the first two the one with fewer of our connections leads; then those that said no
+/// or were full, then those that are gone, each group by whose miss is forgotten soonest.
+#[must_use]
+pub fn order(hosts: &[Arc<Host>], cluster_port: u16, now: Millis, rng: &mut Rng) -> Vec<usize> {
+    let mut fresh = Vec::with_capacity(hosts.len());
+    let mut missed = Vec::new();
+    for (index, host) in hosts.iter().enumerate() {
+        match host.missed_until(cluster_port, now) {
+            None => fresh.push(index),
+            Some(miss) => missed.push((miss, index)),
+        }
+    }
+    for last in (1..fresh.len()).rev() {
+        let other = rng.below(last as u64 + 1) as usize;
+        fresh.swap(last, other);
+    }
+    if let [first, second, ..] = fresh[..]
+        && hosts[second].tunnels() < hosts[first].tunnels()
+    {
+        fresh.swap(0, 1);
+    }
+    missed.sort_unstable();
+    fresh.extend(missed.into_iter().map(|(_, index)| index));
+    fresh
+}
+
+/// Hosts by name, so that what is known of one outlives a reload.
+#[derive(Debug, Default)]
+pub struct Registry(FxHashMap<Target, Arc<Host>>);
+
+impl Registry {
+    /// The hosts of a file. Those that are no longer in it are forgotten.
+    #[must_use]
+    pub fn hosts<'t>(&mut self, targets: impl IntoIterator<Item = &'t Target>) -> Vec<Arc<Host>> {
+        let known = std::mem::take(&mut self.0);
+        let host = |target: &Target| {
+            known.get(target).cloned().unwrap_or_else(|| Arc::new(Host::new(target.clone())))
+        };
+        let hosts: Vec<Arc<Host>> = targets.into_iter().map(host).collect();
+        self.0 = hosts.iter().map(|host| (host.target.clone(), host.clone())).collect();
+        hosts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(count: u8) -> (Registry, Vec<Target>, Vec<Arc<Host>>) {
+        let target = |n: u8| Target::Address(([10, 0, 0, n], 32_767).into());
+        let targets: Vec<Target> = (0..count).map(target).collect();
+        let mut registry = Registry::default();
+        let hosts = registry.hosts(&targets);
+        (registry, targets, hosts)
+    }
+
+    #[test]
+    fn every_host_is_asked_once_and_each_may_be_the_first() {
+        let (_, _, hosts) = hosts(5);
+        let mut rng = Rng::new(1);
+        let mut first = [0; 5];
+        for _ in 0..1_000 {
+            let order = order(&hosts, 1, 0, &mut rng);
+            first[order[0]] += 1;
+            let mut all = order;
+            all.sort_unstable();
+            assert_eq!(all, [0, 1, 2, 3, 4]);
+        }
+        assert!(first.iter().all(|n| (150..250).contains(n)), "{first:?}");
+    }
+
+    #[test]
+    fn misses_count_for_their_port_and_their_time() {
+        let (mut registry, targets, hosts) = hosts(4);
+        let mut rng = Rng::new(2);
+        hosts[0].answered(1, Answer::Silent, 100);
+        hosts[1].answered(1, Answer::No, 100);
+        hosts[2].answered(1, Answer::Busy, 100);
+        for (port, now, end) in [
+            (1, 100, &[3, 2, 1, 0][..]),
+            (1, 1_100, &[1, 0]),
+            (1, 5_100, &[0]),
+            (2, 100, &[0]),
+            (1 + 512, 100, &[0]),
+            (1, 10_100, &[]),
+        ] {
+            let order = order(&hosts, port, now, &mut rng);
+            assert!(order.ends_with(end), "{port} at {now}: {order:?}");
+        }
+        assert!(!hosts[0].is_up(100) && hosts[0].is_up(10_100) && hosts[1].is_up(100));
+        // What is known outlives a reload, and ends with a better answer.
+        let hosts = registry.hosts(&targets);
+        assert!(order(&hosts, 1, 100, &mut rng).ends_with(&[3, 2, 1, 0]));
+        hosts[0].answered(1, Answer::No, 100);
+        hosts[1].answered(1, Answer::Tunnel, 100);
+        assert!(order(&hosts, 1, 100, &mut rng).ends_with(&[2, 0]));
+        assert!(hosts[0].is_up(100));
+    }
+
+    #[test]
+    fn connections_spread_over_hosts() {
+        let (_, _, hosts) = hosts(3);
+        let mut rng = Rng::new(3);
+        let mut tunnels = Vec::new();
+        for _ in 0..300 {
+            let order = order(&hosts, 1, 0, &mut rng);
+            tunnels.push(Tunnel::to(&hosts[order[0]]));
+        }
+        assert!(hosts.iter().all(|h| (95..=105).contains(&h.tunnels())), "{hosts:?}");
+        drop(tunnels);
+        assert!(hosts.iter().all(|h| h.tunnels() == 0));
+    }
+}

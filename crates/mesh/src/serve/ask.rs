@@ -1,0 +1,223 @@
+//! Asking: a pod of this host, or another host for one of its own. Only the IO; who is asked and when is decided in
+//! [`crate::pods`], [`crate::hosts`] and [`crate::race`].
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use net::dial::{DialError, Dialer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::Worker;
+use crate::Millis;
+use crate::hosts::{Answer, Host, Tunnel, order};
+use crate::peer::{REPLY_BYTES_MAX, Reply, read_reply, request};
+use crate::pods::{Pick, Place};
+use crate::race::{Race, Step};
+use crate::shared::State;
+
+/// Pods of this host that are tried for one connection.
+const PODS_TRIED_MAX: usize = 64;
+
+/// Why there is no pod of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoPod {
+    /// There is none of this cluster port.
+    None,
+    /// All have as many connections as they may.
+    Busy,
+    /// None of them took the connection.
+    Unreachable,
+}
+
+/// Connects to a pod of this host: where one refuses, to another, until none is left. Dropped, it gives up and gives
+/// the place back.
+pub(super) async fn own_pod(
+    worker: &Worker,
+    state: &State,
+    cluster_port: u16,
+    deadline: Millis,
+) -> Result<(TcpStream, Place), NoPod> {
+    let mut tried = Vec::new();
+    while tried.len() < PODS_TRIED_MAX {
+        let now = worker.shared.now();
+        let pick = worker.with_rng(|rng| state.pods.pick(cluster_port, &tried, now, rng));
+        let place = match pick {
+            Pick::Pod(place) => place,
+            Pick::Full => return Err(NoPod::Busy),
+            Pick::None if tried.is_empty() => return Err(NoPod::None),
+            Pick::None => break,
+        };
+        let host_port = place.mapping().host_port;
+        let left = Duration::from_millis(deadline.saturating_sub(now));
+        let target = state.pod_target(host_port);
+        let connect = worker.shared.dialer.connect(&target, left.min(state.settings.times.pod));
+        match connect.await {
+            Ok(stream) => {
+                let _ = stream::keep_alive(&stream);
+                place.taken();
+                return Ok((stream, place));
+            }
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a pod is not there");
+                place.refused(worker.shared.now());
+                tried.push(host_port);
+            }
+        }
+    }
+    Err(NoPod::Unreachable)
+}
+
+/// A tunnel to a pod on another host.
+pub(super) struct Found {
+    pub(super) stream: TcpStream,
+    pub(super) wants_header: bool,
+    /// What the pod has said already.
+    pub(super) first: Vec<u8>,
+    pub(super) host: Arc<str>,
+    pub(super) tunnel: Tunnel,
+}
+
+/// Why no other host has a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoHost {
+    /// All said no, or nothing.
+    None,
+    /// At least one was full, the others said no.
+    Busy,
+    /// Time was over before all had answered.
+    Timeout,
+}
+
+/// A host that was asked.
+struct Asked {
+    host: Arc<Host>,
+    at: Millis,
+    answer: Pin<Box<dyn Future<Output = Result<Found, Answer>>>>,
+}
+
+/// Asks the other hosts, see [`Race`]. Dropped, it closes all connections under way.
+pub(super) async fn other_hosts(
+    worker: &Worker,
+    state: &State,
+    cluster_port: u16,
+    deadline: Millis,
+) -> Result<Found, NoHost> {
+    let shared = &worker.shared;
+    let times = state.settings.times;
+    let (patience, host_time) = (millis(times.next_host), millis(times.host));
+    let now = shared.now();
+    let order = worker.with_rng(|rng| order(&state.hosts, cluster_port, now, rng));
+    let mut race = Race::new(order, now, patience, host_time, deadline);
+    let mut asked: Vec<Asked> = Vec::new();
+    let mut busy = false;
+    loop {
+        let now = shared.now();
+        let until = match race.step(now) {
+            Step::Ask { host, until } => {
+                let Some(host) = state.hosts.get(host).cloned() else { continue };
+                let within = Duration::from_millis(until.saturating_sub(now));
+                let answer = ask(shared.dialer.clone(), host.clone(), cluster_port, within);
+                asked.push(Asked { host, at: now, answer: Box::pin(answer) });
+                continue;
+            }
+            Step::Wait(until) => until,
+            Step::AllSaidNo if busy => return Err(NoHost::Busy),
+            Step::AllSaidNo => return Err(NoHost::None),
+            Step::TooLate => return Err(NoHost::Timeout),
+        };
+        let wait = Duration::from_millis(until.saturating_sub(now));
+        let Ok((host, result)) = tokio::time::timeout(wait, next(&mut asked)).await else {
+            continue;
+        };
+        let now = shared.now();
+        let answer = result.as_ref().err().copied().unwrap_or(Answer::Tunnel);
+        host.answered(cluster_port, answer, now);
+        match result {
+            Ok(found) => {
+                // Those that another host was asked for in the meantime are not waited for the next time.
+                let silent = asked.iter().filter(|asked| now - asked.at >= patience);
+                silent.for_each(|asked| asked.host.answered(cluster_port, Answer::Silent, now));
+                return Ok(found);
+            }
+            Err(_) => {
+                busy |= answer == Answer::Busy;
+                race.missed(now);
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The first of them that answers; it is taken out.
+async fn next(asked: &mut Vec<Asked>) -> (Arc<Host>, Result<Found, Answer>) {
+    poll_fn(|cx| {
+        for (at, one) in asked.iter_mut().enumerate() {
+            if let Poll::Ready(result) = one.answer.as_mut().poll(cx) {
+                return Poll::Ready((asked.swap_remove(at).host, result));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Asks one host.
+async fn ask(
+    dialer: Dialer,
+    host: Arc<Host>,
+    cluster_port: u16,
+    within: Duration,
+) -> Result<Found, Answer> {
+    let asks = async {
+        let mut stream =
+            dialer.connect(&host.target, within).await.map_err(|error| unreached(&error))?;
+        let _ = stream::keep_alive(&stream);
+        // What breaks off before an answer is how the original says that it has no such pod.
+        stream.write_all(&request(cluster_port)).await.map_err(|_| Answer::No)?;
+        let (reply, first) = reply(&mut stream).await?;
+        match reply {
+            Reply::Busy => Err(Answer::Busy),
+            Reply::Tunnel { wants_header } => {
+                let tunnel = Tunnel::to(&host);
+                Ok(Found { stream, wants_header, first, host: host.name.clone(), tunnel })
+            }
+        }
+    };
+    tokio::time::timeout(within, asks).await.unwrap_or(Err(Answer::Silent))
+}
+
+fn unreached(error: &DialError) -> Answer {
+    tracing::debug!(error = error as &dyn std::error::Error, "a host cannot be asked");
+    match error {
+        DialError::Timeout { .. } => Answer::Silent,
+        DialError::Connect { .. } | DialError::Resolve { .. } => Answer::Refused,
+    }
+}
+
+/// The answer, and what follows it.
+async fn reply(stream: &mut TcpStream) -> Result<(Reply, Vec<u8>), Answer> {
+    const AT_A_TIME_BYTES: usize = 4096;
+    let mut seen = Vec::with_capacity(REPLY_BYTES_MAX);
+    loop {
+        match read_reply(&seen) {
+            Ok(Some((reply, length))) => return Ok((reply, seen.split_off(length))),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a host answered something else");
+                return Err(Answer::NotAPeer);
+            }
+        }
+        seen.reserve(AT_A_TIME_BYTES);
+        match stream.read_buf(&mut seen).await {
+            Ok(0) | Err(_) => return Err(Answer::No),
+            Ok(_) => {}
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What all workers and the control side have in common: the state that is served, the counters, the dialer.
+//!
+//! A new state is published whole; a connection uses the one that it began with. Must not know how it is served.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use model::{HostName, Target};
+use net::dial::Dialer;
+
+use crate::Millis;
+use crate::files::settings::Settings;
+use crate::hosts::{Host, Registry};
+use crate::pods::{Accounts, Pods};
+use crate::source::Files;
+use crate::stats::Family;
+
+/// What is served.
+#[derive(Debug)]
+pub struct State {
+    /// How many there have been, this one included.
+    pub generation: u64,
+    /// `proxy.conf`
+    pub settings: Arc<Settings>,
+    /// The other hosts.
+    pub hosts: Vec<Arc<Host>>,
+    /// The pods of this one.
+    pub pods: Pods,
+    /// The addresses of all hosts, canonical.
+    pub addresses: HashSet<IpAddr>,
+    /// Where host ports are.
+    pub pod_host: HostName,
+}
+
+impl State {
+    /// Where a pod's host port is.
+    #[must_use]
+    pub fn pod_target(&self, host_port: u16) -> Target {
+        match self.pod_host.as_str().parse() {
+            Ok(ip) => Target::Address(SocketAddr::new(reachable(ip), host_port)),
+            Err(_) => Target::Named(self.pod_host.clone(), host_port),
+        }
+    }
+}
+
+/// "Every address" is none that one connects to: this host's own then.
+fn reachable(ip: IpAddr) -> IpAddr {
+    match ip {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    }
+}
+
+/// Makes states of files, and keeps what outlives them: counts of connections, and what is known of hosts.
+#[derive(Debug, Default)]
+pub struct Maker {
+    accounts: Accounts,
+    registry: Registry,
+    generation: u64,
+}
+
+/// What is known of the hosts beyond their file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// Which of the targets are this host.
+    pub own: HashSet<Target>,
+    /// The addresses of all, canonical.
+    pub addresses: HashSet<IpAddr>,
+}
+
+impl Maker {
+    /// The state that files make. `listen` is where this host listens, for pods without a host of their own.
+    #[must_use]
+    pub fn make(&mut self, files: &Files, resolved: &Resolved, listen: &HostName) -> State {
+        self.generation += 1;
+        let others = files.hosts.iter().filter(|target| !resolved.own.contains(*target));
+        State {
+            generation: self.generation,
+            settings: files.settings.clone(),
+            hosts: self.registry.hosts(others),
+            pods: self.accounts.pods(&files.mappings),
+            addresses: resolved.addresses.clone(),
+            pod_host: files.settings.pod_host.clone().unwrap_or_else(|| listen.clone()),
+        }
+    }
+}
+
+/// What all share.
+#[derive(Debug)]
+pub struct Shared {
+    state: ArcSwap<State>,
+    began: Instant,
+    draining: AtomicBool,
+    connections: AtomicUsize,
+    connections_max: usize,
+    pub(crate) dialer: Dialer,
+    /// Connections of clients.
+    pub clients: Family,
+    /// Requests of peers.
+    pub peers: Family,
+}
+
+impl Shared {
+    /// Begins with a state; at most `connections_max` connections are served at a time, further ones wait in the
+    /// kernel's queues.
+    #[must_use]
+    pub fn new(state: State, connections_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            state: ArcSwap::from_pointee(state),
+            began: Instant::now(),
+            draining: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            connections_max,
+            dialer: Dialer::default(),
+            clients: Family::default(),
+            peers: Family::default(),
+        })
+    }
+
+    /// What is served now.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// Serves another state from the next connection on.
+    pub fn publish(&self, state: State) {
+        self.state.store(Arc::new(state));
+    }
+
+    /// The time, for what is remembered.
+    #[must_use]
+    pub fn now(&self) -> Millis {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(Millis::MAX).saturating_add(1)
+    }
+
+    /// Connections of clients and peers now, over all workers.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many there may be.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
+    /// Says that the end has begun; shown by the admin port.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.open_connections() >= self.connections_max
+    }
+}
+
+/// Counts a connection until dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<Shared>);
+
+impl Counted {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        shared.connections.fetch_add(1, Ordering::Relaxed);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
