@@ -111,7 +111,6 @@ impl Mesh {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = args.workers.map_or(cores, usize::from);
         let limit = net::descriptors::raise_limit();
-        // First, so that its port is left out of the cluster ports.
         let (stop, stopped) = watch::channel(false);
         let Opened { workers: sockets, ports } = sockets::open(&state, listen, count, limit)?;
         let own = u64::try_from(ports.sockets()).unwrap_or(u64::MAX);
@@ -136,6 +135,7 @@ impl Mesh {
             ports,
             provider,
         };
+        // The admin port listens by now, and may be within the range of the cluster ports.
         follow.steer();
         follow.provider.set_ready(true);
         Ok(Self { workers, serving, follow, stop })

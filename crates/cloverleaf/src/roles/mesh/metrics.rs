@@ -13,6 +13,7 @@ pub(super) fn families(shared: &Shared, changing: &Changing) -> Vec<Family> {
     all.extend(pods(shared));
     all.extend(ports(changing));
     all.extend(config(changing));
+    all.extend(program());
     all
 }
 
@@ -159,4 +160,16 @@ fn config(changing: &Changing) -> [Family; 3] {
         Value::Float(changing.took.as_secs_f64()),
     );
     [valid, reloads, took]
+}
+
+fn program() -> [Family; 2] {
+    let mut build = Family::new("cloverleaf_build_info", "The program", Kind::Gauge);
+    build.push(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], Value::Int(1));
+    let panics = Family::single(
+        "cloverleaf_task_panics_total",
+        "Tasks that ended in a panic, which is a bug",
+        Kind::Counter,
+        Value::Int(net::task::panics()),
+    );
+    [build, panics]
 }

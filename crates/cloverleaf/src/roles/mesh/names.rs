@@ -1,6 +1,5 @@
 //! Which of the hosts this one is, and which addresses they have. Names are asked of the machine's resolver.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 

@@ -169,7 +169,7 @@ impl Provider {
     /// The other hosts, and for each cluster port the pods of this one.
     fn upstreams(&self) -> Vec<UpstreamState> {
         let state = self.shared.state();
-        let now = self.shared.now();
+        let (now, began) = (self.shared.now(), self.started);
         let host = |host: &Arc<mesh::hosts::Host>| {
             let answers: Vec<(&str, u64)> = host.answers().collect();
             let count = |words: &[&str]| {
@@ -178,7 +178,11 @@ impl Provider {
             EndpointState {
                 target: host.name.to_string(),
                 weight: 1,
-                health: Some(HealthState { up: host.is_up(now), ..HealthState::default() }),
+                health: Some(HealthState {
+                    up: host.is_up(now),
+                    since_unix_seconds: unix_seconds(began + Duration::from_millis(host.changed())),
+                    last_error: String::new(),
+                }),
                 requests: answers.iter().map(|(_, n)| n).sum(),
                 in_flight: host.tunnels().into(),
                 connect_failures: count(&["refused", "silent", "not_a_peer"]),

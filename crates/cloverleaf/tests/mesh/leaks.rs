@@ -1,0 +1,118 @@
+//! Nothing is left behind: sockets, memory, counts.
+
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use testkit::{Network, wait_until};
+
+use crate::support::*;
+
+fn descriptors(mesh: &Mesh) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", mesh.pid())).unwrap().count()
+}
+
+fn resident_kib(mesh: &Mesh) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", mesh.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// One connection, ended in one of several ways.
+fn one(network: &Network, number: usize) {
+    let mut stream = client(network, 1);
+    match number % 4 {
+        0 => {
+            send_all(&mut stream, b"x");
+            read_all(&mut stream);
+        }
+        1 => {
+            read(&mut stream, 2);
+        }
+        2 => drop(stream),
+        _ => {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// As fast as four clients get them, for a short while: a leak shows after a few thousand as it does after many.
+#[test]
+fn thousands_of_connections_leave_nothing_behind() {
+    const THREADS: usize = 4;
+    const FOR: Duration = Duration::from_secs(4);
+    let Some(network) = Network::new(2) else { return };
+    let _pod = Server::pod(&network, 2, 30_000, "p2");
+    let meshes = [
+        Start::new(&network, 1, "").start(),
+        Start::new(&network, 2, "61000:30000:1000:false\n").start(),
+    ];
+    (0..200).for_each(|number| one(&network, number));
+    let open = "cloverleaf_mesh_pod_connections_open{cluster_port=\"61000\",host_port=\"30000\"}";
+    meshes[1].wait_metric(open, 0.0);
+    let settled = |mesh: &Mesh| {
+        let before = descriptors(mesh);
+        std::thread::sleep(Duration::from_millis(200));
+        before.min(descriptors(mesh))
+    };
+    let before = meshes.each_ref().map(|mesh| (settled(mesh), resident_kib(mesh)));
+    let count = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let began = Instant::now();
+                while began.elapsed() < FOR {
+                    one(&network, count.fetch_add(1, Ordering::Relaxed));
+                }
+            });
+        }
+    });
+    meshes[1].wait_metric(open, 0.0);
+    println!("{} connections", count.load(Ordering::Relaxed));
+    for (mesh, (fds, memory)) in meshes.iter().zip(before) {
+        let same = wait_until(WITHIN, || descriptors(mesh) <= fds + 2);
+        assert!(same, "{} descriptors, {fds} before", descriptors(mesh));
+        let now = resident_kib(mesh);
+        println!("{memory} KiB before, {now} KiB after");
+        assert!(now < memory + 8 * 1024, "{memory} KiB before, {now} KiB after");
+    }
+}
+
+#[test]
+fn idle_connections_cost_little() {
+    const CONNECTIONS: usize = 500;
+    let Some(network) = Network::new(1) else { return };
+    let _pod = Server::pod(&network, 1, 30_000, "p1");
+    let mesh = Start::new(&network, 1, "61000:30000:10000:false\n").start();
+    let open = |count: usize| -> Vec<_> {
+        let open = |_| {
+            let mut stream = client(&network, 1);
+            read(&mut stream, 2);
+            stream
+        };
+        (0..count).map(open).collect()
+    };
+    let some = open(50);
+    let before = resident_kib(&mesh);
+    let more = open(CONNECTIONS);
+    let now = resident_kib(&mesh);
+    let each = now.saturating_sub(before) * 1024 / CONNECTIONS as u64;
+    println!("{each} bytes a connection");
+    assert!(each < 10 * 1024, "{each} bytes a connection");
+    drop((some, more));
+}
+
+#[test]
+fn silent_hosts_leave_no_sockets_behind() {
+    let Some(network) = Network::new(2) else { return };
+    let _silent = Original::new(&network, 2, b"", Then::Silence);
+    let hosts = hosts_conf(&network, (1..=2).chain(50..55));
+    let settings = "HOSTTIMEOUT 300\nNEXTHOST 50\nTOTALTIMEOUT 1000";
+    let mesh = Start::new(&network, 1, "").settings(settings).file("hosts.conf", &hosts).start();
+    let before = descriptors(&mesh);
+    let streams: Vec<_> = (0..20).map(|_| client(&network, 1)).collect();
+    for mut stream in streams {
+        assert_eq!(read_all(&mut stream), "");
+    }
+    assert!(wait_until(WITHIN, || descriptors(&mesh) <= before), "{}", descriptors(&mesh));
+}
