@@ -19,7 +19,7 @@ pub struct Limits {
     /// Bytes of a request's body, where its rule sets no other bound; `None` is unbounded. Beyond it 413.
     pub request_body: Option<u64>,
     /// How many times a request may be sent again, to another endpoint or on a fresh connection, where that is
-    /// safe.
+    /// safe. Unless it is 0, refused connections go beyond it.
     pub retries: u32,
 }
 

@@ -99,7 +99,8 @@ pub(crate) static LIMITS: Section = Section {
             kind: Kind::Integer(0, 10),
             default: "2",
             doc: "How many times a request may be sent again, to another endpoint or on a fresh \
-                  connection, where that is safe.",
+                  connection, where that is safe. Unless it is 0, up to 16 refused connections \
+                  go beyond it.",
             example: "limits:\n  retries: 1\n",
         },
     ],

@@ -356,7 +356,8 @@ impl Exchange<'_> {
                 Err(failed) => failed,
             };
             drop(in_flight);
-            let Some(reason) = retry.filter(|_| record.retries < attempt.limits.retries) else {
+            let allowed = retries_allowed(attempt.limits.retries, &failure);
+            let Some(reason) = retry.filter(|_| record.retries < allowed) else {
                 return Err(failure);
             };
             if reason == Retry::Elsewhere {
@@ -371,6 +372,14 @@ impl Exchange<'_> {
             upstream.cells.retries.add(reason.label());
         }
     }
+}
+
+/// How many times a request may have been sent again after such a failure. One that was refused was not sent and took no
+/// time: while an upstream shrinks, most of its endpoints may be gone at once.
+fn retries_allowed(limit: u32, failure: &Failure) -> u32 {
+    const REFUSED_RETRIES_MAX: u32 = 16;
+    let refused = matches!(failure, Failure::Dial(error) if error.as_str() == "refused");
+    if refused && limit > 0 { limit.max(REFUSED_RETRIES_MAX) } else { limit }
 }
 
 /// The gateway's own paths (`NanoProxy`'s), before any rule.
