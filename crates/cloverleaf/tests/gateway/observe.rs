@@ -157,8 +157,9 @@ fn metrics_are_those_that_are_documented() {
     let documented = documented();
     assert!(documented.len() > 20, "the tables of docs/metrics.md are not understood");
     for (name, (kind, labels)) in &documented {
-        // Those of clusters are compared where there is one: tests/kubernetes.
-        if name == "process_max_fds" || name.starts_with("cloverleaf_kubernetes_") {
+        // Those of clusters and of the mesh are compared where there is one: tests/kubernetes, tests/mesh.
+        let elsewhere = ["cloverleaf_kubernetes_", "cloverleaf_mesh_"];
+        if name == "process_max_fds" || elsewhere.iter().any(|p| name.starts_with(p)) {
             continue;
         }
         assert_eq!(page.types.get(name), Some(kind), "{name}");

@@ -143,3 +143,37 @@ fn a_pod_that_refuses_is_followed_by_another() {
         assert_eq!(read(&mut stream, 19), "SENDPROXY=false\r\np1");
     }
 }
+
+/// The others are compared in the tests of the gateway.
+#[test]
+fn metrics_of_the_mesh_are_those_that_are_documented() {
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+    let Some(network) = Network::new(2) else { return };
+    let _pod = Server::pod(&network, 1, 30_000, "p1");
+    let mesh = Start::new(&network, 1, "61000:30000:9:false\n").start();
+    let answer = "SENDPROXY=false\r\np1";
+    assert_eq!(read(&mut ask(&network, REQUEST), answer.len()), answer);
+    let scraped = mesh.get("/metrics").unwrap();
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let mut documented = Vec::new();
+    for row in page.lines().filter_map(|line| line.strip_prefix("| `cloverleaf_mesh_")) {
+        let mut cells = row.split('|').map(str::trim);
+        let name = cells.next().and_then(|cell| cell.strip_suffix('`')).unwrap();
+        documented.push((format!("cloverleaf_mesh_{name}"), cells.next().unwrap().to_owned()));
+    }
+    assert!(documented.len() >= 12, "the table of {PAGE} is not understood");
+    let typed = scraped.lines().filter_map(|line| line.strip_prefix("# TYPE cloverleaf_mesh_"));
+    let served: Vec<(String, String)> = typed
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, kind)| (format!("cloverleaf_mesh_{name}"), kind.to_owned()))
+        .collect();
+    // The older text form says the whole name, the newer one that of a counter without its end.
+    let same = |one: &str, other: &str| one == other || one.strip_suffix("_total") == Some(other);
+    for (name, kind) in &documented {
+        let found = served.iter().find(|(other, _)| same(name, other));
+        assert_eq!(found.map(|(_, kind)| kind), Some(kind), "{name}: {scraped}");
+    }
+    for (name, _) in &served {
+        assert!(documented.iter().any(|(other, _)| same(other, name)), "{name} is not documented");
+    }
+}

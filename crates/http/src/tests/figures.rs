@@ -1,4 +1,4 @@
-//! What a change costs, measured: `cargo test --release -p cloverleaf-http figures -- --ignored --nocapture`.
+//! What a change costs, measured: `cargo test --release -p cloverleaf-http figures -- --nocapture`.
 //!
 //! Prints and asserts nothing: figures belong into `bench/`.
 
@@ -75,7 +75,6 @@ async fn measure(what: &str, check: Option<HealthCheck>) {
 }
 
 #[tokio::test]
-#[ignore = "prints figures"]
 async fn figures_of_a_change_of_endpoints() {
     println!("{UPSTREAMS} rules and upstreams, {} endpoints", UPSTREAMS * ENDPOINTS_EACH);
     measure("plain", None).await;

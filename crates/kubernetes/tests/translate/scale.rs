@@ -87,7 +87,6 @@ fn large() -> Store {
 }
 
 #[test]
-#[ignore = "prints times"]
 fn a_large_cluster() {
     let mut store = large();
     let mut translator = Translator::new(options());

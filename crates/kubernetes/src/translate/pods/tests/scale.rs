@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::*;
 
 #[test]
-#[ignore = "prints a time"]
 fn many_pods() {
     const NAMESPACES: u32 = 500;
     const PODS_PER_NAMESPACE: u32 = 10;
