@@ -374,8 +374,8 @@ impl Exchange<'_> {
     }
 }
 
-/// How many times a request may have been sent again after such a failure. One that was refused was not sent and took no
-/// time: while an upstream shrinks, most of its endpoints may be gone at once.
+/// How many times a request may have been sent again after such a failure. One that was refused was not sent, and took
+/// no time: while an upstream shrinks, most of its endpoints may be gone at once.
 fn retries_allowed(limit: u32, failure: &Failure) -> u32 {
     const REFUSED_RETRIES_MAX: u32 = 16;
     let refused = matches!(failure, Failure::Dial(error) if error.as_str() == "refused");
