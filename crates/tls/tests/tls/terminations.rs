@@ -276,10 +276,7 @@ const NOT_TLS: [(&[u8], &[u8], AcceptErrorKind); 6] = [
     (HELLO_TLS_1_0, b"\x15\x03", AcceptErrorKind::NoSharedVersion),
 ];
 
-#[test]
-fn what_is_not_tls_is_told_apart() {
-    let authority = Authority::new();
-    let server = server(&[&authority.server(&["a.test"])]);
+fn tells_what_is_not_tls_apart(server: Termination) {
     let (address, handle) = listen(server, NOT_TLS.len());
     for (sent, answer, _) in NOT_TLS {
         let mut connection = Client::connect(address);
@@ -291,6 +288,13 @@ fn what_is_not_tls_is_told_apart() {
     }
     let kinds: Vec<_> = handle.join().unwrap().into_iter().map(Result::unwrap_err).collect();
     assert_eq!(kinds, NOT_TLS.map(|(_, _, kind)| kind));
+}
+
+#[test]
+fn what_is_not_tls_is_told_apart() {
+    let authority = Authority::new();
+    let server = server(&[&authority.server(&["a.test"])]);
+    tells_what_is_not_tls_apart(server);
 }
 
 #[test]
@@ -422,16 +426,7 @@ fn what_is_not_tls_is_told_apart_where_the_name_decides() {
     let authority = Authority::new();
     let mut described = termination(&[&authority.server(&["a.test"])], TlsVersion::V1_2);
     described.first_is_default = false;
-    let (address, handle) = listen(load(&described).unwrap(), NOT_TLS.len());
-    for (sent, answer, _) in NOT_TLS {
-        let mut connection = Client::connect(address);
-        connection.send(sent);
-        connection.finish();
-        let answered = connection.read_some().unwrap_or_default();
-        assert!(answered.starts_with(answer), "{sent:?}: {answered:?}");
-    }
-    let kinds: Vec<_> = handle.join().unwrap().into_iter().map(Result::unwrap_err).collect();
-    assert_eq!(kinds, NOT_TLS.map(|(_, _, kind)| kind));
+    tells_what_is_not_tls_apart(load(&described).unwrap());
 }
 
 #[test]
