@@ -38,6 +38,7 @@ const READY_WITHIN: Duration = Duration::from_secs(180);
 /// After the last route is served, until memory is read.
 const SETTLE: Duration = Duration::from_secs(5);
 const PAGE: &str = "bench/kubernetes.md";
+const BEGIN: &str = "<!-- figures: written by cargo xtask bench kubernetes --save -->";
 
 /// What may be chosen on the command line.
 #[derive(clap::Args)]
@@ -117,7 +118,7 @@ pub(crate) fn main(options: &Kubernetes) -> Result<()> {
     }
     let table = table(options, &results)?;
     println!("\n{table}");
-    if options.save { save(&table) } else { Ok(()) }
+    if options.save { report::put_figures(PAGE, BEGIN, &table) } else { Ok(()) }
 }
 
 /// The same command in a network namespace of its own.
@@ -291,15 +292,4 @@ fn table(options: &Kubernetes, results: &[(Proxy, String, Vec<Round>)]) -> Resul
         ));
     }
     Ok(lines.join("\n"))
-}
-
-/// Puts the table between the marks of the page.
-fn save(table: &str) -> Result<()> {
-    const BEGIN: &str = "<!-- figures: written by cargo xtask bench kubernetes --save -->";
-    const END: &str = "<!-- end of figures -->";
-    let file = sh::root().join(PAGE);
-    let text = fs::read_to_string(&file).with_context(|| format!("read {PAGE}"))?;
-    let parts = text.split_once(BEGIN).zip(text.rsplit_once(END));
-    let ((before, _), (_, after)) = parts.with_context(|| format!("{PAGE} has lost its marks"))?;
-    fs::write(&file, format!("{before}{BEGIN}\n{table}\n{END}{after}")).context("write the page")
 }

@@ -145,13 +145,17 @@ pub(crate) fn targets(results: &Results) -> String {
 /// Write the chart, and the figures into the page.
 pub(crate) fn save(results: &Results) -> Result<()> {
     fs::write(sh::root().join(CHART), svg::chart(results)).context("write the chart")?;
-    let file = sh::root().join(PAGE);
-    let page = fs::read_to_string(&file).with_context(|| format!("read {PAGE}"))?;
-    let page =
-        with_figures(&page, &figures(results)).with_context(|| format!("{PAGE}: no marks"))?;
-    fs::write(&file, page).with_context(|| format!("write {PAGE}"))?;
+    put_figures(PAGE, BEGIN, &figures(results))?;
     println!("wrote {PAGE} and {CHART}");
     Ok(())
+}
+
+/// Replaces what a page has between its mark `begin` and the end of figures.
+pub(crate) fn put_figures(name: &str, begin: &str, figures: &str) -> Result<()> {
+    let file = sh::root().join(name);
+    let page = fs::read_to_string(&file).with_context(|| format!("read {name}"))?;
+    let page = with_figures(&page, begin, figures).with_context(|| format!("{name}: no marks"))?;
+    fs::write(&file, page).with_context(|| format!("write {name}"))
 }
 
 fn figures(results: &Results) -> String {
@@ -164,10 +168,10 @@ fn figures(results: &Results) -> String {
 }
 
 /// The page with what stands between the marks replaced.
-fn with_figures(page: &str, figures: &str) -> Option<String> {
-    let (head, rest) = page.split_once(BEGIN)?;
+fn with_figures(page: &str, begin: &str, figures: &str) -> Option<String> {
+    let (head, rest) = page.split_once(begin)?;
     let (_, tail) = rest.split_once(END)?;
-    Some(format!("{head}{BEGIN}\n\n{figures}\n{END}{tail}"))
+    Some(format!("{head}{begin}\n\n{figures}\n{END}{tail}"))
 }
 
 #[cfg(test)]
@@ -177,9 +181,9 @@ mod tests {
     #[test]
     fn only_what_stands_between_the_marks_is_replaced() {
         let page = format!("# Bench\n\n{BEGIN}\nold\n{END}\n\nprose\n");
-        let new = with_figures(&page, "new\n").expect("both marks");
+        let new = with_figures(&page, BEGIN, "new\n").expect("both marks");
         assert_eq!(new, format!("# Bench\n\n{BEGIN}\n\nnew\n\n{END}\n\nprose\n"));
-        assert_eq!(with_figures(&new, "new\n").as_deref(), Some(new.as_str()));
-        assert_eq!(with_figures("no marks", "new"), None);
+        assert_eq!(with_figures(&new, BEGIN, "new\n").as_deref(), Some(new.as_str()));
+        assert_eq!(with_figures("no marks", BEGIN, "new"), None);
     }
 }
