@@ -13,6 +13,7 @@ pub mod deaf;
 pub mod helm;
 pub mod kubernetes;
 pub mod load;
+pub mod metrics;
 pub mod netns;
 pub mod ports;
 pub mod process;

@@ -16,20 +16,9 @@ const DOCUMENTED: &str = include_str!("../../../../docs/metrics.md");
 /// A family as `docs/metrics.md` has it: type and labels.
 type Family = (String, BTreeSet<String>);
 
-/// The words in backticks of a cell.
-fn words(cell: &str) -> BTreeSet<String> {
-    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-}
-
 fn documented() -> BTreeMap<String, Family> {
-    let row = |line: &str| {
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let name = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
-        let kind = *cells.get(2)?;
-        matches!(kind, "counter" | "gauge" | "histogram")
-            .then(|| (name.to_owned(), (kind.to_owned(), words(cells[3]))))
-    };
-    DOCUMENTED.lines().filter_map(row).collect()
+    let families = testkit::metrics::documented(DOCUMENTED).into_iter();
+    families.map(|family| (family.name, (family.kind, family.labels))).collect()
 }
 
 /// The metrics page: families with their types, and the samples with their labels.

@@ -70,24 +70,20 @@ fn metrics_of_a_cluster_are_those_that_are_documented() {
     let gateway = reader(control.access(), namespace.name());
     let (_, scraped) = gateway.admin_get("/metrics");
     let page = std::fs::read_to_string(PAGE).unwrap();
-    let mut documented = 0;
-    for row in page.lines().filter_map(|line| line.strip_prefix("| `cloverleaf_kubernetes_")) {
-        let mut cells = row.split('|').map(str::trim);
-        let name = cells.next().and_then(|cell| cell.strip_suffix('`')).unwrap();
-        let name = format!("cloverleaf_kubernetes_{name}");
-        let kind = cells.next().unwrap();
-        documented += 1;
-        // The older text form says the whole name, the newer one that of a counter without its end.
-        let base = name.strip_suffix("_total").unwrap_or(&name);
-        let typed =
-            [&*name, base].iter().any(|n| scraped.contains(&format!("# TYPE {n} {kind}\n")));
-        assert!(typed, "{name} {kind}: {scraped}");
-        let labels = cells.next().unwrap().split(", ").map(|l| l.trim_matches('`'));
-        for label in labels.filter(|label| !label.is_empty()) {
+    let families = testkit::metrics::documented(&page).into_iter();
+    let documented: Vec<_> =
+        families.filter(|f| f.name.starts_with("cloverleaf_kubernetes_")).collect();
+    let typed: Vec<(&str, &str)> =
+        scraped.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    for family in &documented {
+        let (name, kind) = (&family.name, &family.kind);
+        let served = typed.iter().any(|(other, found)| family.is(other) && found == kind);
+        assert!(served, "{name} {kind}: {scraped}");
+        for label in &family.labels {
             assert!(scraped.contains(&format!("{name}{{{label}=\"")), "{name}: {scraped}");
         }
     }
-    assert_eq!(documented, 12, "the table of {PAGE} is not understood");
+    assert_eq!(documented.len(), 12, "the table of {PAGE} is not understood");
     let status = command(&["status", "--admin-address", &gateway.admin_address().to_string()]).1;
     assert!(status.contains("KUBERNETES") && status.contains("EndpointSlice"), "{status}");
 }

@@ -155,25 +155,20 @@ fn metrics_of_the_mesh_are_those_that_are_documented() {
     assert_eq!(read(&mut ask(&network, REQUEST), answer.len()), answer);
     let scraped = mesh.get("/metrics").unwrap();
     let page = std::fs::read_to_string(PAGE).unwrap();
-    let mut documented = Vec::new();
-    for row in page.lines().filter_map(|line| line.strip_prefix("| `cloverleaf_mesh_")) {
-        let mut cells = row.split('|').map(str::trim);
-        let name = cells.next().and_then(|cell| cell.strip_suffix('`')).unwrap();
-        documented.push((format!("cloverleaf_mesh_{name}"), cells.next().unwrap().to_owned()));
-    }
+    let families = testkit::metrics::documented(&page).into_iter();
+    let documented: Vec<_> = families.filter(|f| f.name.starts_with("cloverleaf_mesh_")).collect();
     assert!(documented.len() >= 12, "the table of {PAGE} is not understood");
-    let typed = scraped.lines().filter_map(|line| line.strip_prefix("# TYPE cloverleaf_mesh_"));
-    let served: Vec<(String, String)> = typed
-        .filter_map(|line| line.split_once(' '))
-        .map(|(name, kind)| (format!("cloverleaf_mesh_{name}"), kind.to_owned()))
+    let served: Vec<(&str, &str)> = scraped
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .filter(|(name, _)| name.starts_with("cloverleaf_mesh_"))
         .collect();
-    // The older text form says the whole name, the newer one that of a counter without its end.
-    let same = |one: &str, other: &str| one == other || one.strip_suffix("_total") == Some(other);
-    for (name, kind) in &documented {
-        let found = served.iter().find(|(other, _)| same(name, other));
-        assert_eq!(found.map(|(_, kind)| kind), Some(kind), "{name}: {scraped}");
+    for family in &documented {
+        let found = served.iter().find(|(other, _)| family.is(other));
+        let kind = found.map(|(_, kind)| *kind);
+        assert_eq!(kind, Some(family.kind.as_str()), "{}: {scraped}", family.name);
     }
     for (name, _) in &served {
-        assert!(documented.iter().any(|(other, _)| same(other, name)), "{name} is not documented");
+        assert!(documented.iter().any(|family| family.is(name)), "{name} is not documented");
     }
 }
