@@ -1,9 +1,11 @@
-//! What serves: one file a role, wiring only.
+//! What serves: one file a role, wiring only; [`lifecycle`] and [`signals`] are what roles share.
 
 pub(crate) mod controller;
 mod echo;
 pub(crate) mod gateway;
+mod lifecycle;
 pub(crate) mod mesh;
+mod signals;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -18,7 +20,7 @@ pub(crate) fn echo(listen: SocketAddr) -> anyhow::Result<ExitCode> {
     eprintln!("cloverleaf echo: listening on http://{address}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut signals = gateway::Signals::new()?;
+        let mut signals = signals::Signals::new()?;
         echo::serve(socket, async move {
             signals.stop().await;
         })

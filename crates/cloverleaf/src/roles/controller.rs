@@ -20,7 +20,8 @@ use model::Upstream;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::gateway::Signals;
+use super::lifecycle::start_admin;
+use super::signals::Signals;
 use crate::UsageError;
 use crate::cli::{self, ControllerArgs, SourceArgs};
 use crate::cluster::merge::Merge;
@@ -66,7 +67,7 @@ async fn follow(
     let view = ClusterView::new(objects.health.clone(), cluster.server());
     let provider =
         Arc::new(Provider { view, ready: AtomicBool::new(false), started: SystemTime::now() });
-    super::gateway::start_admin(base.admin, provider.clone(), stopped)?;
+    start_admin(base.admin, provider.clone(), stopped)?;
     eprintln!("cloverleaf controller {}: writing {}", env!("CARGO_PKG_VERSION"), file.display());
     let mut merge = Merge::default();
     let mut writer = Written::new(file);

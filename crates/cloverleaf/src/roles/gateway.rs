@@ -9,7 +9,6 @@ mod listeners;
 mod metrics;
 mod provider;
 mod reload;
-mod signals;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,6 +24,8 @@ use net::worker::Workers;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::lifecycle::{drained, start_admin};
+use super::signals::{Signal, Signals};
 use crate::UsageError;
 use crate::cli::GatewayArgs;
 use crate::cluster::ClusterSetup;
@@ -33,7 +34,6 @@ use crate::source::Source;
 use listeners::Listeners;
 use provider::Provider;
 use reload::{Reload, compile};
-pub(crate) use signals::{Signal, Signals};
 
 /// Serves until told to stop. Exit code 2 where the configuration is not valid, 1 where something cannot be had.
 pub(crate) fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
@@ -238,25 +238,6 @@ fn start_echo(config: &Config, mut stopped: watch::Receiver<bool>) -> anyhow::Re
     Ok(())
 }
 
-/// Starts the admin port, if there is one.
-pub(super) fn start_admin(
-    address: AdminAddress,
-    provider: Arc<impl admin::Provider>,
-    mut stopped: watch::Receiver<bool>,
-) -> anyhow::Result<()> {
-    let AdminAddress::At(address) = address else { return Ok(()) };
-    let server = admin::Server::bind(address)?;
-    net::task::spawn("admin", async move {
-        let end = async move {
-            let _ = stopped.wait_for(|stop| *stop).await;
-        };
-        if let Err(error) = server.run(provider, end).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "admin port");
-        }
-    });
-    Ok(())
-}
-
 impl Gateway {
     /// Opens the listeners; where routes come from a cluster, with the first of them, so that nobody is told that there
     /// are none. Gives the signal that came before that, if one did.
@@ -324,9 +305,8 @@ impl Gateway {
         self.listeners.close_all();
         self.shared.drain();
         self.close_connections().await;
-        let deadline = Instant::now() + drain;
         tokio::select! {
-            () = self.drained(deadline) => {}
+            () = drained(|| self.shared.open_connections(), drain) => {}
             _ = signals.stop() => {}
         }
         let left = self.shared.open_connections();
@@ -351,16 +331,6 @@ impl Gateway {
             let shared = self.shared.clone();
             let job = Box::new(move || http_proxy::Worker::on_this_thread(index, &shared).drain());
             let _ = self.workers.run(index, job).await;
-        }
-    }
-
-    async fn drained(&self, deadline: Instant) {
-        const LOOK_EVERY: Duration = Duration::from_millis(20);
-        // A connection that the kernel had queued may be accepted after the first look.
-        let mut quiet = 0;
-        while quiet < 2 && Instant::now() < deadline {
-            tokio::time::sleep(LOOK_EVERY).await;
-            quiet = if self.shared.open_connections() == 0 { quiet + 1 } else { 0 };
         }
     }
 }

@@ -23,7 +23,8 @@ use model::{Diagnostics, HostName};
 use net::worker::Workers;
 use tokio::sync::{oneshot, watch};
 
-use super::gateway::{Signal, Signals, start_admin};
+use super::lifecycle::{drained, start_admin};
+use super::signals::{Signal, Signals};
 use crate::UsageError;
 use crate::cli::MeshArgs;
 use follow::Follow;
@@ -153,7 +154,7 @@ impl Mesh {
         drop(self.follow);
         self.serving.iter().for_each(Serving::close);
         tokio::select! {
-            () = drained(&shared, drain) => {}
+            () = drained(|| shared.open_connections(), drain) => {}
             _ = signals.stop() => {}
         }
         let left = shared.open_connections();
@@ -163,17 +164,6 @@ impl Mesh {
         let _ = self.stop.send(true);
         let workers = self.workers;
         let _ = tokio::task::spawn_blocking(move || workers.stop()).await;
-    }
-}
-
-async fn drained(shared: &Shared, within: std::time::Duration) {
-    const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(20);
-    let deadline = tokio::time::Instant::now() + within;
-    // A connection that the kernel had queued may be accepted after the first look.
-    let mut quiet = 0;
-    while quiet < 2 && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(LOOK_EVERY).await;
-        quiet = if shared.open_connections() == 0 { quiet + 1 } else { 0 };
     }
 }
 

@@ -13,7 +13,7 @@ use mesh::{Maker, Resolved, Shared};
 use model::HostName;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::super::gateway::{Signal, Signals};
+use super::super::signals::{Signal, Signals};
 use super::names::Names;
 use super::provider::Provider;
 use super::sockets::Ports;
