@@ -80,11 +80,17 @@ where
                 }
                 Err(Over) => return,
             };
-            backoff.reset();
+            let begun = Instant::now();
             if self.watch(version, &mut known, &mut backoff).await.is_err() {
                 return;
             }
             self.health.relisted();
+            // A server whose lists are too old for its watches is not asked in a circle.
+            if begun.elapsed() < WATCH_LIVED_MIN {
+                tokio::time::sleep(backoff.next(chance())).await;
+            } else {
+                backoff.reset();
+            }
         }
     }
 
