@@ -46,11 +46,11 @@ impl Said {
         self.at.retain(|_, at| now.duration_since(*at) < REPEAT);
         self.refill(now);
         let mut due = Vec::new();
-        for problem in problems.iter() {
+        let unsaid = problems.iter().filter(|problem| {
             // One that was not read from an API server has nobody to hear it.
-            if problem.object.uid.is_empty() || self.at.contains_key(&identity(problem)) {
-                continue;
-            }
+            !problem.object.uid.is_empty() && !self.at.contains_key(&identity(problem))
+        });
+        for problem in in_turn(unsaid) {
             if self.spent >= BURST || self.at.len() >= SAID_MAX {
                 break;
             }
@@ -73,6 +73,20 @@ impl Said {
         self.spent = self.spent.saturating_sub(steps);
         self.since = Some(if self.spent == 0 { now } else { since + REFILL * steps });
     }
+}
+
+/// The first of each namespace, then the second of each: who makes many problems keeps nobody else from hearing.
+fn in_turn<'p>(problems: impl Iterator<Item = &'p Problem>) -> Vec<&'p Problem> {
+    let mut of_namespace = FxHashMap::<&str, usize>::default();
+    let mut turns: Vec<(usize, &Problem)> = problems
+        .map(|problem| {
+            let turn = of_namespace.entry(&*problem.object.key.namespace).or_default();
+            *turn += 1;
+            (*turn, problem)
+        })
+        .collect();
+    turns.sort_by_key(|(turn, _)| *turn);
+    turns.into_iter().map(|(_, problem)| problem).collect()
 }
 
 /// The same for the same problem of the same object, in every process.
@@ -169,6 +183,18 @@ mod tests {
         assert_eq!(said.due(&problems, begin).len(), 0);
         assert_eq!(said.due(&problems, begin + REFILL * 7).len(), 7);
         assert_eq!(said.due(&problems, begin + REFILL * 7 + REFILL * 1000).len(), BURST as usize);
+    }
+
+    #[test]
+    fn who_makes_a_flood_does_not_silence_others() {
+        let mut said = Said::default();
+        let mut problems: Vec<Problem> = (0..1000).map(|i| problem(&i.to_string(), "m")).collect();
+        let mut other = problem("x", "m");
+        other.object.key.namespace = "b".into();
+        problems.push(other.clone());
+        let due = said.due(&Arc::new(problems), Instant::now());
+        assert_eq!(due.len(), BURST as usize);
+        assert!(due.contains(&other));
     }
 
     #[test]
