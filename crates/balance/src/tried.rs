@@ -33,6 +33,11 @@ impl Tried {
         self.indices[..self.len()].contains(&stored(index))
     }
 
+    /// Those remembered.
+    pub fn indices(&self) -> impl Iterator<Item = usize> {
+        self.indices[..self.len()].iter().map(|index| *index as usize)
+    }
+
     /// How many are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -64,6 +69,7 @@ mod tests {
             tried.add(index);
         }
         assert_eq!(tried.len(), TRIED_MAX);
+        assert!(tried.indices().eq(0..TRIED_MAX));
         assert!((0..TRIED_MAX).all(|i| tried.contains(i)));
         tried.add(100);
         assert_eq!(tried.len(), TRIED_MAX);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use model::{Diagnostics, Listener, ListenerProtocol, Name, PemSource, Snapshot, Upstream};
 use model::{TlsTermination, UpstreamTls, Verification};
 use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
 
 use crate::health::{self, UpstreamHealth};
 use crate::routing::{Router, RulesCache};
@@ -55,6 +56,9 @@ pub(crate) struct ProgramUpstream {
     pub(crate) model: Arc<Upstream>,
     pub(crate) tls: Option<Arc<tls::ClientTls>>,
     pub(crate) health: Option<UpstreamHealth>,
+    /// Wakes whoever waits for a change of its endpoints or of their health; the same in all programs that have an
+    /// upstream of this name.
+    pub(crate) changes: Arc<Notify>,
 }
 
 /// Names and places of listeners, rules and upstreams, as far as anything is kept under their indices. The same
@@ -152,12 +156,12 @@ impl Program {
         at(index).or_else(|| at(*self.shape.upstreams.get(name)?))
     }
 
-    pub(crate) fn has_upstream(&self, name: &Name) -> bool {
-        self.shape.upstreams.contains_key(name)
+    pub(crate) fn upstream_id(&self, name: &Name) -> Option<model::UpstreamId> {
+        self.shape.upstreams.get(name).copied().map(model::UpstreamId)
     }
 
-    pub(crate) fn client_tls(&self, id: model::UpstreamId) -> Option<&Arc<tls::ClientTls>> {
-        self.upstream(id)?.tls.as_ref()
+    pub(crate) fn has_upstream(&self, name: &Name) -> bool {
+        self.shape.upstreams.contains_key(name)
     }
 
     /// The health of an upstream's endpoints, in their order; `None` where they are not checked.
@@ -353,8 +357,9 @@ fn upstream(
     {
         return known.clone();
     }
-    let health = health::of(model, known.and_then(|known| known.health.as_ref()));
-    Arc::new(ProgramUpstream { model: model.clone(), tls, health })
+    let changes = known.map(|known| known.changes.clone()).unwrap_or_default();
+    let health = health::of(model, known.and_then(|known| known.health.as_ref()), &changes);
+    Arc::new(ProgramUpstream { model: model.clone(), tls, health, changes })
 }
 
 fn load_client(

@@ -74,6 +74,7 @@ impl Shared {
             self.stats.listeners.retain(|name| names.listeners.contains(name));
             self.stats.upstreams.retain(|name| program.has_upstream(name));
         }
+        tell_changes(&old, &program);
         old
     }
 
@@ -164,6 +165,16 @@ impl<'p> Names<'p> {
         self.listeners.contains(&key.listener)
             && (none(&key.rule) || self.rules.contains(&key.rule))
             && (none(&key.upstream) || self.program.has_upstream(&key.upstream))
+    }
+}
+
+/// Wakes whoever waits for a change of an upstream.
+fn tell_changes(old: &Program, new: &Program) {
+    for (index, was) in old.upstreams().iter().enumerate() {
+        let now = new.upstream_named(&was.model.name, index);
+        if !now.is_some_and(|now| Arc::ptr_eq(now, was)) {
+            was.changes.notify_waiters();
+        }
     }
 }
 

@@ -49,8 +49,8 @@ pub const HANDSHAKE_RESULTS: [&str; 17] = [
     "other",
 ];
 /// How attempts to connect to an endpoint end.
-pub const CONNECT_RESULTS: [&str; 7] =
-    ["ok", "refused", "unreachable", "timeout", "resolve", "tls", "other"];
+pub const CONNECT_RESULTS: [&str; 8] =
+    ["ok", "refused", "unreachable", "timeout", "resolve", "tls", "abandoned", "other"];
 /// How health checks end: well, without a connection, as [`CONNECT_RESULTS`] has it, or without an answer that says
 /// that the endpoint can serve.
 pub const HEALTH_RESULTS: [&str; 10] = [
@@ -65,8 +65,8 @@ pub const HEALTH_RESULTS: [&str; 10] = [
     "status",
     "other",
 ];
-/// Why a request was sent again.
-pub const RETRY_REASONS: [&str; 2] = ["connect", "closed"];
+/// Why another endpoint was asked, or the same one again.
+pub const RETRY_REASONS: [&str; 3] = ["connect", "slow", "closed"];
 
 /// A number with one writer.
 #[derive(Debug, Default)]

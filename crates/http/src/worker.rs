@@ -166,6 +166,12 @@ impl Worker {
         Some(self.made_upstream(local, id, source))
     }
 
+    /// The state of the upstream of that name in the program that is served now, if it has one.
+    pub(crate) fn newest(&self, name: &Name) -> Option<Rc<Upstream>> {
+        let local = self.local();
+        self.upstream(&local, local.program.upstream_id(name)?)
+    }
+
     fn made_upstream(
         &self,
         local: &Local,

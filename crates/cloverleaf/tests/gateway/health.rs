@@ -15,7 +15,7 @@ use crate::running::{PROGRAM, SOON, eventually, reloads, state};
 use crate::support::ok;
 
 /// A server of which a test says whether it is healthy; answers everything else with its name.
-struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -35,7 +35,7 @@ struct Shared {
 }
 
 impl Server {
-    fn start(name: &str, healthy: bool) -> Self {
+    pub(crate) fn start(name: &str, healthy: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
@@ -60,7 +60,11 @@ impl Server {
         Self { address, shared }
     }
 
-    fn set_healthy(&self, healthy: bool) {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn set_healthy(&self, healthy: bool) {
         self.shared.healthy.store(healthy, Ordering::SeqCst);
     }
 
@@ -128,7 +132,7 @@ fn head(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// One upstream with these endpoints and further keys; one worker, so that turns are in order.
-fn yaml(keys: &str, endpoints: &[SocketAddr]) -> String {
+pub(crate) fn yaml(keys: &str, endpoints: &[SocketAddr]) -> String {
     let endpoints: String =
         endpoints.iter().map(|address| format!("      - address: {address}\n")).collect();
     format!(
@@ -144,7 +148,7 @@ fn health(gateway: &Cloverleaf, endpoint: usize) -> Value {
     state(gateway)["upstreams"][0]["endpoints"][endpoint]["health"].clone()
 }
 
-fn is_up(gateway: &Cloverleaf, endpoint: usize) -> bool {
+pub(crate) fn is_up(gateway: &Cloverleaf, endpoint: usize) -> bool {
     health(gateway, endpoint)["up"] == true
 }
 

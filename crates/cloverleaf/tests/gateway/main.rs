@@ -7,6 +7,7 @@
 mod actions;
 mod cli;
 mod client_certificates;
+mod dialling;
 mod h2;
 mod health;
 mod hostile;

@@ -99,8 +99,9 @@ pub(crate) static LIMITS: Section = Section {
             kind: Kind::Integer(0, 10),
             default: "2",
             doc: "How many times a request may be sent again, to another endpoint or on a fresh \
-                  connection, where that is safe. Unless it is 0, up to 16 refused connections \
-                  go beyond it.",
+                  connection, where that is safe. Unless it is 0, up to 16 connections that were \
+                  refused, or whose endpoint left, go beyond it, and a second endpoint is asked \
+                  beside one that does not take the connection within 250 ms.",
             example: "limits:\n  retries: 1\n",
         },
     ],

@@ -1,17 +1,19 @@
-//! One request to one endpoint: a connection, the head, then both bodies at once.
+//! One request on one connection to an endpoint: the head, then both bodies at once.
 //!
-//! Says of each failure whether the request may be sent again. Must not know rules or how an endpoint is chosen.
+//! Says of each failure whether the request may be sent again. [`super::dialling`] gets the connection. Must not know
+//! rules or how an endpoint is chosen.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use model::Limits;
 use net::timer::Timer;
 
-use super::connection::{Connection, Security};
+use super::connection::Connection;
 use super::failure::Failure;
 use super::record::Record;
 use super::reply::{Reply, Signature};
@@ -49,13 +51,13 @@ impl Retry {
 }
 
 /// A failure, and whether to try again.
-type Failed = (Failure, Option<Retry>);
+pub(crate) type Failed = (Failure, Option<Retry>);
 
 /// What stays the same over the attempts of a request.
 pub(crate) struct Attempt<'a> {
     pub(crate) worker: &'a Worker,
-    pub(crate) upstream: &'a Upstream,
-    pub(crate) client_tls: Option<&'a tls::ClientTls>,
+    /// The newest: a request that goes elsewhere does not go to where a change has left nobody.
+    pub(crate) upstream: Rc<Upstream>,
     pub(crate) outgoing: &'a Outgoing<'a>,
     pub(crate) timer: &'a Timer,
     pub(crate) connect_timeout: Duration,
@@ -78,23 +80,15 @@ enum Phase {
 }
 
 impl Attempt<'_> {
-    /// Sends the request to an endpoint and its answer to the client; on a `fresh` connection, or on any. Dropped,
-    /// the connection to the endpoint is closed.
+    /// Sends the request on a connection to an endpoint, and its answer to the client. Dropped, the connection is
+    /// closed.
     pub(crate) async fn run<B: Source, R: Reply>(
         &self,
         endpoint: &Endpoint,
-        fresh: bool,
+        mut connection: Box<Connection>,
         (body, reply): (&mut B, &mut R),
         record: &mut Record,
     ) -> Result<(), Failed> {
-        // Nothing of a request without a body is gone after a failure, so an idempotent one may be sent again.
-        let replayable = self.outgoing.head.is_idempotent() && !self.has_body();
-        let idle = if fresh { None } else { endpoint.take_idle(replayable) };
-        let mut connection = match idle {
-            Some(connection) => connection,
-            // What is rare is boxed, so that the usual exchange stays small: it is moved into its task as a whole.
-            None => Box::pin(self.open(endpoint)).await?,
-        };
         let reused = connection.reused;
         request::write(
             &mut connection.output,
@@ -129,7 +123,7 @@ impl Attempt<'_> {
             Ok(false) => Ok(()),
             Err(failure) => {
                 let closed = matches!(failure, Failure::Closed(_));
-                Err((failure, (closed && reused && replayable).then_some(Retry::Fresh)))
+                Err((failure, (closed && reused && self.is_replayable()).then_some(Retry::Fresh)))
             }
         }
     }
@@ -138,24 +132,9 @@ impl Attempt<'_> {
         Progress::new(self.timer, self.stream_idle)
     }
 
-    fn has_body(&self) -> bool {
-        self.outgoing.head.framing != Framing::None
-    }
-
-    async fn open(&self, endpoint: &Endpoint) -> Result<Box<Connection>, Failed> {
-        let security = match (&self.upstream.source.model.tls, self.client_tls) {
-            (None, _) => Security::Plain,
-            (Some(_), Some(client)) => Security::Tls(client),
-            (Some(_), None) => Security::Missing,
-        };
-        let (dialer, timeout) = (&self.worker.shared.dialer, self.connect_timeout);
-        let opened = Connection::open(dialer, &endpoint.target, security, timeout).await;
-        self.upstream.cells.connects.add(opened.as_ref().map_or_else(|e| e.as_str(), |_| "ok"));
-        opened.map_err(|error| {
-            endpoint.cells.connect_failures.add(1);
-            // Nothing was sent, so any request may go elsewhere.
-            (Failure::Dial(error), Some(Retry::Elsewhere))
-        })
+    /// Nothing of a request without a body is gone after a failure, so an idempotent one may be sent again.
+    pub(crate) fn is_replayable(&self) -> bool {
+        self.outgoing.head.is_idempotent() && self.outgoing.head.framing == Framing::None
     }
 
     /// The request out and the answer back, at once where there is a body. `true`: the connection can be used again.

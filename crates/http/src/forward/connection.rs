@@ -54,6 +54,9 @@ pub(crate) enum ConnectError {
     /// TLS was asked for and is not set up: never plain instead.
     #[error("TLS with {target}: not configured")]
     NoTls { target: String },
+    /// The endpoint left meanwhile.
+    #[error("connecting to {target}: it has left")]
+    Left { target: String },
 }
 
 impl ConnectError {
@@ -63,6 +66,7 @@ impl ConnectError {
             Self::Dial(error) => error.as_str(),
             Self::Tls { .. } | Self::NoTls { .. } => "tls",
             Self::TlsTimeout { .. } => "timeout",
+            Self::Left { .. } => "abandoned",
         }
     }
 

@@ -1,11 +1,13 @@
 //! One request from a parsed head to a finished answer: decide, pick, dial, exchange, record.
 //!
-//! [`Exchange::answer`] holds the decisions. [`attempt`] speaks to one endpoint, [`request`] writes what it
+//! [`Exchange::answer`] holds the decisions. [`dialling`] gets a connection,
+//! [`attempt`] speaks on it, [`request`] writes what it
 //! gets, [`reply`] is the way back, [`upstream`] and [`connection`] keep what outlives a request. Must not
 //! know which protocol the client speaks: bodies and answers are [`crate::stream`]'s traits.
 
 mod attempt;
 pub(crate) mod connection;
+mod dialling;
 mod failure;
 mod guard;
 mod record;
@@ -73,7 +75,6 @@ enum Decision {
 /// How a request goes to its upstream: everything of the program that is still needed.
 struct Plan {
     upstream: Rc<Upstream>,
-    client_tls: Option<Arc<tls::ClientTls>>,
     /// Path and query as the upstream gets them.
     target: Vec<u8>,
     response_timeout: Option<Duration>,
@@ -264,7 +265,6 @@ impl Exchange<'_> {
         route.upstream = chosen.map_or(NONE, |id| id.0);
         Decision::Forward(Plan {
             upstream,
-            client_tls: chosen.and_then(|id| local.program.client_tls(id)).cloned(),
             target: rewritten(head.target(), rule, clean).into_owned(),
             response_timeout: rule.response_timeout,
             trusted,
@@ -303,8 +303,7 @@ impl Exchange<'_> {
         let model = &plan.upstream.source.model;
         let attempt = Attempt {
             worker,
-            upstream: &plan.upstream,
-            client_tls: plan.client_tls.as_deref(),
+            upstream: plan.upstream.clone(),
             outgoing: &outgoing,
             timer: self.timer,
             connect_timeout: model.connect_timeout.unwrap_or(terms.timeouts.connect),
@@ -322,64 +321,72 @@ impl Exchange<'_> {
             upgrades: &self.client.cells.upgrades,
         };
         let mut body = Bounded::new(body, plan.body_max);
-        self.attempts(&attempt, &mut body, reply, record).await
+        self.attempts(attempt, &mut body, reply, record).await
     }
 
     /// One attempt after another, while the last failed in a way that allows it.
     async fn attempts<B: Source, R: Reply>(
         &self,
-        attempt: &Attempt<'_>,
+        mut attempt: Attempt<'_>,
         body: &mut B,
         reply: &mut R,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        let upstream = attempt.upstream;
         let mut tried = Tried::none();
-        let pick = |tried: &Tried| {
-            let mut rng = attempt.worker.rng.borrow_mut();
-            let picked = upstream.pick(&mut rng, self.client.ip, tried);
-            // What failed already would fail again.
-            picked.filter(|(index, ..)| !tried.contains(*index))
+        let Some(mut picked) = attempt.pick(&tried) else {
+            let is_down = attempt.upstream.is_down();
+            return Err(if is_down { Failure::AllDown } else { Failure::NoEndpoint });
         };
-        let Some(mut picked) = pick(&tried) else {
-            return Err(if upstream.is_down() { Failure::AllDown } else { Failure::NoEndpoint });
-        };
-        let mut last = None;
+        // Where one idle connection had been closed, the others probably have been too.
+        let mut fresh = false;
         loop {
-            let (index, endpoint, in_flight) = picked;
-            record.endpoint(&endpoint);
-            // Where one idle connection had been closed, the others probably have been too.
-            let fresh = last == Some(Retry::Fresh);
-            let (failure, retry) = match attempt.run(&endpoint, fresh, (body, reply), record).await
-            {
-                Ok(()) => return Ok(()),
+            let (index, leeway) = (picked.index, record.retries < quick_retries(&attempt.limits));
+            record.endpoint(&picked.endpoint);
+            let failed = match attempt.connect(picked, fresh, leeway, &mut tried).await {
+                Ok((to, connection)) => {
+                    if to.index != index {
+                        record.endpoint(&to.endpoint);
+                        record.retries += 1;
+                    }
+                    match attempt.run(&to.endpoint, connection, (body, reply), record).await {
+                        Ok(()) => return Ok(()),
+                        Err(failed) => failed,
+                    }
+                }
                 Err(failed) => failed,
             };
-            drop(in_flight);
-            let allowed = retries_allowed(attempt.limits.retries, &failure);
+            let (failure, retry) = failed;
+            let allowed = retries_allowed(&attempt.limits, &failure);
             let Some(reason) = retry.filter(|_| record.retries < allowed) else {
                 return Err(failure);
             };
-            if reason == Retry::Elsewhere {
-                tried.add(index);
-            }
-            picked = match pick(&tried) {
+            attempt.renew(&mut tried);
+            picked = match attempt.pick(&tried) {
                 Some(next) => next,
                 None => return Err(failure),
             };
-            last = Some(reason);
+            fresh = reason == Retry::Fresh;
             record.retries += 1;
-            upstream.cells.retries.add(reason.label());
+            attempt.upstream.cells.retries.add(reason.label());
         }
     }
 }
 
-/// How many times a request may have been sent again after such a failure. One that was refused was not sent, and took
-/// no time: while an upstream shrinks, most of its endpoints may be gone at once.
-fn retries_allowed(limit: u32, failure: &Failure) -> u32 {
-    const REFUSED_RETRIES_MAX: u32 = 16;
-    let refused = matches!(failure, Failure::Dial(error) if error.as_str() == "refused");
-    if refused && limit > 0 { limit.max(REFUSED_RETRIES_MAX) } else { limit }
+/// How many times a request may have been sent again after such a failure.
+fn retries_allowed(limits: &Limits, failure: &Failure) -> u32 {
+    match failure {
+        Failure::Dial(error) if matches!(error.as_str(), "refused" | "abandoned") => {
+            quick_retries(limits)
+        }
+        _ => limits.retries,
+    }
+}
+
+/// How many times where nothing was sent and no time was lost: while an upstream shrinks, most of its endpoints may be
+/// gone at once.
+fn quick_retries(limits: &Limits) -> u32 {
+    const QUICK_RETRIES_MAX: u32 = 16;
+    if limits.retries > 0 { limits.retries.max(QUICK_RETRIES_MAX) } else { 0 }
 }
 
 /// The gateway's own paths (`NanoProxy`'s), before any rule.

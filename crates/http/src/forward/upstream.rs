@@ -2,7 +2,7 @@
 //!
 //! Must not know requests.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -23,6 +23,9 @@ use crate::stats::{Cells, EndpointCells, Stats, UpstreamCells};
 const UNSAFE_REUSE_IDLE_MAX: Duration = Duration::from_secs(2);
 /// Up to this many endpoints are looked through one by one.
 const FEW_ENDPOINTS_MAX: usize = 8;
+/// Requests of one worker to one upstream that may ask a second endpoint beside a slow one, at once: where all are
+/// slow, asking twice as many makes nothing better.
+const SECOND_DIALS_MAX: u32 = 32;
 
 /// One upstream's state on one worker.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ pub(crate) struct Upstream {
     pub(crate) cells: Arc<UpstreamCells>,
     balancer: RefCell<Balancer>,
     endpoints: Vec<Rc<Endpoint>>,
+    second_dials: Rc<Cell<u32>>,
 }
 
 /// One endpoint's state on one worker.
@@ -104,7 +108,8 @@ impl Upstream {
             maker.stats.upstreams.cells_while(&model.name, maker.worker, &maker.is_served)
         });
         let (source, balancer) = (source.clone(), RefCell::new(balancer));
-        Self { source, cells, balancer, endpoints }
+        let second_dials = old.map(|old| old.second_dials.clone()).unwrap_or_default();
+        Self { source, cells, balancer, endpoints, second_dials }
     }
 
     /// Whether everything that it counts is read.
@@ -126,6 +131,11 @@ impl Upstream {
         Some((index, self.endpoints.get(index)?.clone(), guard))
     }
 
+    #[cfg(test)]
+    pub(crate) fn endpoint(&self, index: usize) -> Option<Rc<Endpoint>> {
+        self.endpoints.get(index).cloned()
+    }
+
     fn is_up(&self, index: usize) -> bool {
         match &self.source.health {
             None => true,
@@ -138,12 +148,55 @@ impl Upstream {
         !self.endpoints.is_empty() && !(0..self.endpoints.len()).any(|index| self.is_up(index))
     }
 
+    /// Whether a request that waits for an endpoint of an older state had better not: it has left or is down, and here
+    /// is another one that was not tried.
+    pub(crate) fn replaces(&self, old: &Self, endpoint: &Endpoint, tried: &Tried) -> bool {
+        let is_it =
+            |index: usize| self.endpoints.get(index).map(|e| &e.target) == Some(&endpoint.target);
+        let mut indices = 0..self.endpoints.len();
+        if indices.clone().any(|index| is_it(index) && self.is_up(index)) {
+            return false;
+        }
+        let tried = self.renewed(old, tried);
+        indices.any(|index| self.is_up(index) && !is_it(index) && !tried.contains(index))
+    }
+
+    /// What was tried of an older state, by where it stands in this one.
+    pub(crate) fn renewed(&self, old: &Self, tried: &Tried) -> Tried {
+        let mut renewed = Tried::none();
+        for was in tried.indices().filter_map(|index| old.endpoints.get(index)) {
+            let here = self.endpoints.iter().position(|e| e.target == was.target);
+            here.into_iter().for_each(|index| renewed.add(index));
+        }
+        renewed
+    }
+
     /// Closes idle connections that are too old or were closed by the other side, and those to endpoints that cannot
     /// serve.
     pub(crate) fn sweep(&self) {
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             endpoint.sweep(self.is_up(index));
         }
+    }
+}
+
+/// A second endpoint being asked beside a slow one: counted until dropped.
+pub(crate) struct SecondDial(Rc<Cell<u32>>);
+
+impl SecondDial {
+    /// `None` where there are too many.
+    pub(crate) fn begin(upstream: &Upstream) -> Option<Self> {
+        let count = &upstream.second_dials;
+        (count.get() < SECOND_DIALS_MAX).then(|| {
+            count.set(count.get() + 1);
+            Self(count.clone())
+        })
+    }
+}
+
+impl Drop for SecondDial {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use balance::Health;
 use model::{HealthCheck, Name, Target, Upstream};
 use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
 
 use crate::stats::{HEALTH_RESULTS, Labelled};
 use probe::ProbeError;
@@ -33,6 +34,8 @@ pub struct EndpointHealth {
     /// Checks made, by result. Shared with what follows on a change of the check, so that no count is lost.
     results: Arc<Labelled<{ HEALTH_RESULTS.len() }>>,
     standing: Mutex<Standing>,
+    /// Woken when it goes up or down.
+    changes: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -54,33 +57,36 @@ pub struct Report {
 
 impl EndpointHealth {
     /// An endpoint that has not been asked yet; it can serve until its first check says otherwise.
-    fn new(upstream: Name, target: Target, check: HealthCheck) -> Self {
-        let report = Report { up: true, since: SystemTime::now(), last_error: None };
-        Self::begin(upstream, target, check, report, Arc::new(Labelled::new(&HEALTH_RESULTS)))
-    }
-
-    fn begin(
-        upstream: Name,
-        target: Target,
-        check: HealthCheck,
-        report: Report,
-        results: Arc<Labelled<{ HEALTH_RESULTS.len() }>>,
-    ) -> Self {
-        let health = Health::new(report.up, check.rise, check.fall);
+    fn new(upstream: &Upstream, target: Target, check: HealthCheck, changes: Arc<Notify>) -> Self {
         Self {
-            up: AtomicBool::new(report.up),
-            upstream,
+            up: AtomicBool::new(true),
+            upstream: upstream.name.clone(),
             target,
+            results: Arc::new(Labelled::new(&HEALTH_RESULTS)),
+            standing: Mutex::new(Standing {
+                health: Health::new(true, check.rise, check.fall),
+                report: Report { up: true, since: SystemTime::now(), last_error: None },
+            }),
             check,
-            results,
-            standing: Mutex::new(Standing { health, report }),
+            changes,
         }
     }
 
     /// The same endpoint under another check: what was found so far holds until that one decides.
     fn under(&self, check: HealthCheck) -> Self {
-        let (upstream, target) = (self.upstream.clone(), self.target.clone());
-        Self::begin(upstream, target, check, self.report(), self.results.clone())
+        let report = self.report();
+        Self {
+            up: AtomicBool::new(report.up),
+            upstream: self.upstream.clone(),
+            target: self.target.clone(),
+            results: self.results.clone(),
+            standing: Mutex::new(Standing {
+                health: Health::new(report.up, check.rise, check.fall),
+                report,
+            }),
+            check,
+            changes: self.changes.clone(),
+        }
     }
 
     /// Whether it can serve.
@@ -114,6 +120,9 @@ impl EndpointHealth {
             self.up.store(up, Ordering::Relaxed);
         }
         drop(standing);
+        if change.is_some() {
+            self.changes.notify_waiters();
+        }
         let (upstream, endpoint) = (&*self.upstream, &self.target);
         match (change, error) {
             (Some(true), _) => tracing::info!(upstream, %endpoint, "endpoint is up"),
@@ -130,8 +139,12 @@ impl EndpointHealth {
 }
 
 /// The health of an upstream's endpoints, taken over from before as far as target and check are the same; the same
-/// list where all of it is. `None` without a check.
-pub(crate) fn of(upstream: &Upstream, before: Option<&UpstreamHealth>) -> Option<UpstreamHealth> {
+/// list where all of it is; `changes` is woken when one goes up or down. `None` without a check.
+pub(crate) fn of(
+    upstream: &Upstream,
+    before: Option<&UpstreamHealth>,
+    changes: &Arc<Notify>,
+) -> Option<UpstreamHealth> {
     let check = upstream.health_check.as_ref()?;
     let endpoints = &upstream.endpoints;
     if let Some(same) = before
@@ -149,8 +162,8 @@ pub(crate) fn of(upstream: &Upstream, before: Option<&UpstreamHealth>) -> Option
             Some(known) if known.check == *check => known.clone(),
             Some(known) => Arc::new(known.under(check.clone())),
             None => {
-                let (name, target) = (upstream.name.clone(), endpoint.target.clone());
-                Arc::new(EndpointHealth::new(name, target, check.clone()))
+                let (target, check) = (endpoint.target.clone(), check.clone());
+                Arc::new(EndpointHealth::new(upstream, target, check, changes.clone()))
             }
         };
         // An endpoint that stands there twice is asked once.
@@ -176,6 +189,10 @@ mod tests {
             fall: 2,
         };
         crate::tests::upstream("u", endpoints, Some(check))
+    }
+
+    fn of(upstream: &Upstream, before: Option<&UpstreamHealth>) -> Option<UpstreamHealth> {
+        super::of(upstream, before, &Arc::default())
     }
 
     fn failed() -> Result<(), ProbeError> {

@@ -218,3 +218,32 @@ async fn a_removed_listener_is_known_until_its_socket_has_surely_closed() {
     drop(world.worker.sweep());
     assert!(world.worker.last_with(address).is_none());
 }
+
+#[test]
+fn a_request_leaves_an_endpoint_only_for_another_one() {
+    let (a, b, c) = ("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80");
+    let list = |endpoints: &[&str]| snapshot(vec![upstream("u", endpoints, None)]);
+    let mut world = World::new(&list(&[a, b]));
+    let old = world.upstream(0);
+    let first = old.endpoint(0).expect("the first");
+    let (none, mut both) = (balance::Tried::none(), balance::Tried::none());
+    [0, 1].into_iter().for_each(|index| both.add(index));
+    // Now, does it wait for the first; does it where it was sent to both already?
+    let cases: [(&[&str], bool, bool); 7] = [
+        (&[a, b], false, false),
+        (&[b, a], false, false),
+        (&[b], true, false),
+        (&[c, b], true, true),
+        (&[], false, false),
+        (&[c], true, true),
+        (&[c, a], false, false),
+    ];
+    for (endpoints, leaves, leaves_both) in cases {
+        world.serve(&list(endpoints));
+        let newest = world.worker.newest(&"u".into()).expect("it is there");
+        assert_eq!(newest.replaces(&old, &first, &none), leaves, "{endpoints:?}");
+        assert_eq!(newest.replaces(&old, &first, &both), leaves_both, "{endpoints:?}");
+    }
+    world.serve(&snapshot(vec![]));
+    assert!(world.worker.newest(&"u".into()).is_none());
+}
