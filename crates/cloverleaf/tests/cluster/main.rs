@@ -4,6 +4,7 @@
 //! What needs the programs of a cluster, helm or root is left out where they are missing, and says so; with
 //! `CI=true` it fails. Start with [`support::Stage`].
 
+mod dispatcher;
 mod manifests;
 mod rights;
 mod rollouts;

@@ -1,22 +1,13 @@
 //! What the chart's ways to install serve: behind the Service with certificates, on ports of a node, on low
-//! ports without rights for them, from annotations of Pods, and by a controller beside the gateway.
+//! ports without rights for them, and by a controller beside the gateway.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use testkit::client::{Client, Tls};
-use testkit::kubernetes::{CLOVERLEAF_IMAGE, Namespace};
+use testkit::kubernetes::Namespace;
 use testkit::{Authority, wait_until};
 
-use crate::support::{NAME, PODS_WITHIN, SERVED_WITHIN, Stage, Use, read};
-
-/// The addresses of all nodes.
-fn nodes(stage: &Stage) -> Vec<IpAddr> {
-    let nodes = stage.access().get(&["nodes"]).unwrap();
-    let nodes = nodes["items"].as_array().unwrap();
-    let addresses = nodes.iter().flat_map(|node| node["status"]["addresses"].as_array().unwrap());
-    let internal = addresses.filter(|address| address["type"] == "InternalIP");
-    internal.map(|address| address["address"].as_str().unwrap().parse().unwrap()).collect()
-}
+use crate::support::{NAME, PODS_WITHIN, SERVED_WITHIN, Stage, Use, nodes};
 
 /// A Secret of type kubernetes.io/tls for a name.
 fn certificate(namespace: &Namespace, authority: &Authority, secret: &str, name: &str) {
@@ -111,31 +102,6 @@ fn settings_are_live_without_a_restart() {
     stage.namespace.kubectl(&["annotate", "pods", "-l", label, "look=now"], None).unwrap();
     assert!(wait_until(PODS_WITHIN, || post() == 200), "{}", stage.story());
     assert_eq!(pod(&stage), before);
-}
-
-#[test]
-fn annotated_pods_are_served() {
-    let Some(mut stage) = Stage::set("dispatcher", Use::shared) else { return };
-    stage.install(
-        "sources: { ingress: false, pods: true }\nreplicaCount: 1\n\
-         pods: { env: { DEFAULT_LOCATION_RETURN: 404 } }",
-    );
-    // The example with this test's namespace and image.
-    let name = "one-pod";
-    let own = stage.namespace.name().to_owned();
-    let example = read("examples/dispatcher/one-pod/manifests.yaml")
-        .replace(&format!("name: {name}\n"), &format!("name: {own}\n"))
-        .replace(&format!("namespace: {name}\n"), &format!("namespace: {own}\n"))
-        .replace("image: cloverleaf\n", &format!("image: {CLOVERLEAF_IMAGE}\n"));
-    stage.access().apply(&example).unwrap();
-    let answer = stage.expect(stage.address(), "test.k8s.local", "/nodejs/a?b=c", 200);
-    assert!(answer.text().contains("\"path\": \"/nodejs/a\""), "{}", answer.text());
-    stage.expect(stage.address(), "test.k8s.local", "/elsewhere", 404);
-    // A host that nobody named: closed without an answer.
-    let mut stranger = Client::connect(stage.address());
-    stranger.send("GET / HTTP/1.1\r\nHost: other.test\r\n\r\n");
-    assert!(stranger.read_response().is_err());
-    assert!(!stage.logs().contains("orbidden"), "{}", stage.logs());
 }
 
 #[test]

@@ -54,6 +54,15 @@ pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(file(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// The addresses of all nodes.
+pub(crate) fn nodes(stage: &Stage) -> Vec<IpAddr> {
+    let nodes = stage.access().get(&["nodes"]).unwrap();
+    let nodes = nodes["items"].as_array().unwrap();
+    let addresses = nodes.iter().flat_map(|node| node["status"]["addresses"].as_array().unwrap());
+    let internal = addresses.filter(|address| address["type"] == "InternalIP");
+    internal.map(|address| address["address"].as_str().unwrap().parse().unwrap()).collect()
+}
+
 /// A namespace with a release of the chart. Both end with it.
 pub(crate) struct Stage {
     pub(crate) cluster: &'static Cluster,
