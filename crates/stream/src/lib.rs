@@ -14,7 +14,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 
 pub use opening::{Client, Opening, Pod};
-pub use pump::{End, Meter, Unmetered, pump};
+pub use pump::{End, Meter, Side, Unmetered, pump};
 
 /// Without a byte for so long, a connection is asked whether it still lives.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);

@@ -28,6 +28,19 @@ pub trait Meter {
     fn down(&self, bytes: usize);
 }
 
+/// One side of a connection that is carried.
+pub trait Side: AsyncRead + AsyncWrite + Unpin {
+    /// Makes the close that follows a reset, so that nobody takes what came before it for complete. Where that fails it
+    /// is closed in the usual way.
+    fn reset_on_close(&self);
+}
+
+impl Side for TcpStream {
+    fn reset_on_close(&self) {
+        let _ = self.set_zero_linger();
+    }
+}
+
 /// Nobody wants to know.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unmetered;
@@ -66,8 +79,8 @@ impl End {
 ///
 /// Dropped, it closes both connections.
 pub async fn pump(
-    mut client: TcpStream,
-    mut server: TcpStream,
+    mut client: impl Side,
+    mut server: impl Side,
     opening: Option<(Opening, Duration)>,
     first: Vec<u8>,
     idle: Option<Duration>,
@@ -122,9 +135,8 @@ pub async fn pump(
     })
     .await;
     if end != End::Finished {
-        // Closing them resets them then; where that fails they are closed in the usual way.
-        let _ = client.set_zero_linger();
-        let _ = server.set_zero_linger();
+        client.reset_on_close();
+        server.reset_on_close();
     }
     end
 }
@@ -146,7 +158,7 @@ impl Opens {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        client: &mut TcpStream,
+        client: &mut impl Side,
         moved: &mut usize,
     ) -> Poll<io::Result<(Vec<u8>, bool)>> {
         const AT_A_TIME_BYTES: usize = 4096;
@@ -237,8 +249,8 @@ impl Half {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut TcpStream,
-        sink: &mut TcpStream,
+        source: &mut impl Side,
+        sink: &mut impl Side,
         moved: &mut usize,
     ) -> Flow {
         if self.stage != Stage::Open {
@@ -263,8 +275,8 @@ impl Half {
     fn poll_open(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut TcpStream,
-        sink: &mut TcpStream,
+        source: &mut impl Side,
+        sink: &mut impl Side,
         moved: &mut usize,
     ) -> Poll<Result<(), Failed>> {
         for _ in 0..READS_IN_A_ROW_MAX {
@@ -284,6 +296,8 @@ impl Half {
                 .is_pending()
             {
                 self.reads = FIRST_READ_BYTES;
+                // An encrypted sink may have taken more than it could send.
+                ready!(Pin::new(sink).poll_flush(cx)).map_err(|_| Failed::Sink)?;
                 return Poll::Pending;
             }
             let count = read.filled().len();

@@ -219,3 +219,74 @@ fn where_clients_send_no_header_nothing_is_waited_for() {
         assert_eq!(read_some(&mut rig.server, 15).await, b"PROXY UNKNOWN\r\n");
     });
 }
+
+/// Takes everything and sends it when it is told to, as encryption may.
+struct Hoards {
+    stream: TcpStream,
+    kept: Vec<u8>,
+}
+
+impl Side for Hoards {
+    fn reset_on_close(&self) {
+        self.stream.reset_on_close();
+    }
+}
+
+impl AsyncRead for Hoards {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Hoards {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.kept.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        while !this.kept.is_empty() {
+            let sent = ready!(Pin::new(&mut this.stream).poll_write(cx, &this.kept))?;
+            this.kept.drain(..sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[test]
+fn nothing_stays_behind_in_a_side_that_keeps_what_it_takes() {
+    run(async {
+        let (mut client, inner) = pair().await;
+        let (outer, mut server) = pair().await;
+        let hoards = |stream| Hoards { stream, kept: Vec::new() };
+        let (inner, outer) = (hoards(inner), hoards(outer));
+        let end = net::task::spawn_local("pump", async move {
+            pump(inner, outer, None, b"first".to_vec(), None, &Unmetered).await
+        });
+        let mut got = [0; 5];
+        client.read_exact(&mut got).await.unwrap();
+        client.write_all(b"hello").await.unwrap();
+        server.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"hello");
+        server.write_all(b"reply").await.unwrap();
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"reply");
+        client.shutdown().await.unwrap();
+        server.shutdown().await.unwrap();
+        assert_eq!(end.await.unwrap(), End::Finished);
+    });
+}
