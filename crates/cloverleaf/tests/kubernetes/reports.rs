@@ -9,7 +9,10 @@ use crate::support::{CLASS, SOON, control, expect_answer, gateway, ingress, serv
 const DEPLOYMENT: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes/deployment.yaml");
 
-/// What of them is about rights, for a service account in this namespace and with names of its own.
+/// What is published.
+const OWN_ADDRESS: &str = "192.0.2.5";
+
+/// What of the manifests is about rights, for a service account in this namespace and with names of its own.
 fn rights(namespace: &str) -> String {
     let all = std::fs::read_to_string(DEPLOYMENT).unwrap();
     let kinds = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
@@ -43,7 +46,7 @@ fn own_ingress(namespace: &Namespace, name: &str, service: &str) -> String {
 fn reporting(access: &Access, namespace: &Namespace) -> Cloverleaf {
     gateway(access)
         .arg(format!("--controller-name=test/{}", namespace.name()))
-        .arg("--publish-address=192.0.2.5")
+        .arg(format!("--publish-address={OWN_ADDRESS}"))
         .arg("--lease-name=cloverleaf")
         .env("POD_NAME", "reporter")
         .env("POD_NAMESPACE", namespace.name())
@@ -69,7 +72,7 @@ fn ingresses_hear_their_address_and_what_is_wrong() {
     let foreign = foreign.replace("ingressClassName: ", "ingressClassName: other-");
     namespace.apply(&foreign).unwrap();
     let gateway = reporting(&account, &namespace);
-    assert!(wait_until(SOON, || address(&namespace, "web").as_deref() == Some("192.0.2.5")));
+    assert!(wait_until(SOON, || address(&namespace, "web").as_deref() == Some(OWN_ADDRESS)));
     assert!(wait_until(SOON, || address(&namespace, "lost").is_some()));
     assert_eq!(address(&namespace, "foreign"), None);
     let events = || {
@@ -87,24 +90,63 @@ fn ingresses_hear_their_address_and_what_is_wrong() {
     assert_eq!(event["reportingController"], "cloverleaf/gateway");
     assert!(event["note"].as_str().unwrap().contains("nobody"), "{event}");
     // Somebody else's now: what was written goes.
-    namespace
-        .kubectl(
-            &[
-                "patch",
-                "ingress",
-                "web",
-                "--type=merge",
-                "-p",
-                r#"{"spec":{"ingressClassName":"other"}}"#,
-            ],
-            None,
-        )
-        .unwrap();
+    give_away(&namespace, "web");
     assert!(wait_until(SOON, || address(&namespace, "web").is_none()));
     assert_eq!(events().len(), 1, "said once: {:?}", events());
     assert_eq!(gateway.metric("cloverleaf_kubernetes_write_failures_total"), Some(0.0));
     let log = gateway.stderr();
     assert!(!log.contains("RBAC"), "the manifests grant what is needed: {log}");
+}
+
+/// Gives an Ingress to another class.
+fn give_away(namespace: &Namespace, name: &str) {
+    let patch = r#"{"spec":{"ingressClassName":"other"}}"#;
+    namespace.kubectl(&["patch", "ingress", name, "--type=merge", "-p", patch], None).unwrap();
+}
+
+/// Writes an address as another controller does.
+fn write_address(namespace: &Namespace, name: &str, address: &str) {
+    let status = serde_json::json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
+    let patch = ["patch", "ingress", name, "--subresource=status", "--type=merge", "-p"];
+    namespace.kubectl(&[&patch[..], &[&status.to_string()]].concat(), None).unwrap();
+}
+
+/// What was ours is known from the API server, not from the process that wrote it.
+#[test]
+fn an_ingress_that_was_given_away_while_nobody_led_loses_our_address_and_no_other() {
+    let Some(control) = control() else { return };
+    let namespace = control.access().namespace("given-away").unwrap();
+    namespace.apply(&rights(namespace.name())).unwrap();
+    let account = control.access().as_service_account(namespace.name(), "cloverleaf").unwrap();
+    let _one = service(&namespace, "one", "from one");
+    own_class(&namespace);
+    for name in ["stays", "left", "taken"] {
+        namespace.apply(&own_ingress(&namespace, name, "one")).unwrap();
+    }
+    // Somebody else's, with the same address as ours: a balancer in front of both.
+    let foreign = own_ingress(&namespace, "foreign", "one");
+    namespace.apply(&foreign.replace("ingressClassName: ", "ingressClassName: other-")).unwrap();
+    write_address(&namespace, "foreign", OWN_ADDRESS);
+    let own = Some(OWN_ADDRESS.to_owned());
+    let mut gateway = reporting(&account, &namespace);
+    let written = || ["stays", "left", "taken"].iter().all(|n| address(&namespace, n) == own);
+    assert!(wait_until(SOON, written), "{}", gateway.stderr());
+    gateway.interrupt();
+    assert_eq!(gateway.wait_exit(SOON), Some(0));
+
+    give_away(&namespace, "left");
+    give_away(&namespace, "taken");
+    write_address(&namespace, "taken", "198.51.100.9");
+    namespace.apply(&own_ingress(&namespace, "new", "one")).unwrap();
+    let again = reporting(&account, &namespace);
+    let cleaned = || address(&namespace, "left").is_none() && address(&namespace, "new") == own;
+    assert!(wait_until(SOON, cleaned), "{}", again.stderr());
+    assert_eq!(address(&namespace, "stays"), own);
+    assert_eq!(address(&namespace, "taken").as_deref(), Some("198.51.100.9"));
+    assert_eq!(address(&namespace, "foreign"), own);
+    assert_eq!(again.metric("cloverleaf_kubernetes_write_failures_total"), Some(0.0));
+    // One that is new and one that is cleaned: the rest was left alone.
+    assert_eq!(again.metric("cloverleaf_kubernetes_writes_total{what=\"status\"}"), Some(2.0));
 }
 
 #[test]

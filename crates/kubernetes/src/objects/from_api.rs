@@ -11,13 +11,13 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{
     AnnotationNames, Backend, Container, ContainerAsk, ContainerProbe, EndpointSlice, Family,
-    Hints, Ingress, IngressClass, IngressPath, IngressTls, Key, Meta, Namespace, PathType, Pod,
-    PortRef, Secret, Service, ServicePort, SliceEndpoint, Text,
+    Hints, Ingress, IngressClass, IngressPath, IngressStatus, IngressTls, Key, Meta, Namespace,
+    PathType, Pod, PortRef, Secret, Service, ServicePort, SliceEndpoint, Text,
 };
 
 /// Paths of one Ingress; the rest is left out. An object of the API can hold about ten thousand.
@@ -102,6 +102,7 @@ impl Ingress {
     pub fn from_api(mut api: networking::Ingress) -> Self {
         let mut flaws = Flaws::default();
         let meta = Meta::from_api(&mut api.metadata);
+        let managed = api.metadata.managed_fields.unwrap_or_default();
         let spec = api.spec.unwrap_or_default();
         let mut annotations = api.metadata.annotations.unwrap_or_default();
         let legacy = annotations.remove(LEGACY_CLASS_ANNOTATION);
@@ -115,7 +116,7 @@ impl Ingress {
             paths,
             bare_hosts,
             tls: ingress_tls(spec.tls.unwrap_or_default(), &mut flaws),
-            status: ingress_status(api.status),
+            status: ingress_status(api.status, managed),
             flaws: flaws.into_texts(),
         }
     }
@@ -248,9 +249,21 @@ fn ingress_tls(entries: Vec<networking::IngressTLS>, flaws: &mut Flaws) -> Vec<I
     kept
 }
 
-fn ingress_status(status: Option<networking::IngressStatus>) -> Vec<Text> {
+fn ingress_status(
+    status: Option<networking::IngressStatus>,
+    managed: Vec<ManagedFieldsEntry>,
+) -> IngressStatus {
+    const ADDRESSES: &str = "/f:status/f:loadBalancer/f:ingress";
     let entries = status.and_then(|s| s.load_balancer).and_then(|b| b.ingress).unwrap_or_default();
-    entries.into_iter().filter_map(|entry| entry.ip.or(entry.hostname)).map(Text::from).collect()
+    let addresses = entries.into_iter().filter_map(|entry| entry.ip.or(entry.hostname));
+    let wrote = |entry: &ManagedFieldsEntry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer(ADDRESSES).is_some())
+    };
+    let writers = managed.into_iter().filter(wrote).filter_map(|entry| entry.manager);
+    IngressStatus {
+        addresses: addresses.map(Text::from).collect(),
+        writers: writers.map(Text::from).collect(),
+    }
 }
 
 impl IngressClass {

@@ -118,11 +118,19 @@ pub struct Ingress {
     pub bare_hosts: Vec<Text>,
     /// `spec.tls`
     pub tls: Vec<IngressTls>,
-    /// `status.loadBalancer.ingress`: addresses (IP or host name) as they stand, to be compared before
-    /// writing.
-    pub status: Vec<Text>,
+    /// What its status says, to be compared before writing.
+    pub status: IngressStatus,
     /// What was left out of it and why, one sentence each, for its owner.
     pub flaws: Vec<Text>,
+}
+
+/// `status.loadBalancer.ingress` of an Ingress.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressStatus {
+    /// The addresses (IP or host name) as they stand.
+    pub addresses: Vec<Text>,
+    /// The field managers that the API server knows to have written them so.
+    pub writers: Vec<Text>,
 }
 
 /// One path of an Ingress rule.

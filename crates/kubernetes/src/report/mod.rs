@@ -140,11 +140,14 @@ impl Reporter {
     async fn write_statuses(&mut self, output: &Arc<Output>) {
         let now = Instant::now();
         let (shared, ours) = (self.shared.clone(), output.translation.ours.clone());
-        let (publish, mut written) =
-            (self.options.publish.clone(), std::mem::take(&mut self.status));
+        let publish = self.options.publish.clone();
+        let mut written = std::mem::take(&mut self.status);
+        let me = status::writer(self.options.lease.as_ref());
+        // By force: addresses that somebody else wrote are of no use on an Ingress of ours.
+        let params = PatchParams::apply(&me).force();
         // The lock may be held for as long as a translation takes.
         let job = move || {
-            let due = written.due(&shared.held().store, &ours, &publish, now);
+            let due = written.due(&shared.held().store, &ours, (&publish, &me), now);
             (written, due)
         };
         let Ok((written, due)) = tokio::task::spawn_blocking(job).await else { return };
@@ -152,12 +155,11 @@ impl Reporter {
         let client = self.cluster.client();
         let mut outcomes = futures_util::stream::iter(due)
             .map(|wanted| {
-                let client = client.clone();
+                let (client, params) = (client.clone(), &params);
                 async move {
                     let api: Api<Ingress> = Api::namespaced(client, &wanted.key.namespace);
-                    let patch = Patch::Merge(wanted.patch());
-                    let params = PatchParams::default();
-                    let sent = api.patch_status(&wanted.key.name, &params, &patch);
+                    let patch = Patch::Apply(wanted.applied());
+                    let sent = api.patch_status(&wanted.key.name, params, &patch);
                     let outcome = bounded("a status", sent).await;
                     (wanted, outcome)
                 }

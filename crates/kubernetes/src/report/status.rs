@@ -2,17 +2,24 @@
 //!
 //! Pure. Must not know how it is sent.
 
-use rustc_hash::FxHashMap;
-use serde_json::{Value, json};
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
+
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::objects::{Key, Text};
+use crate::lease::LeaseOptions;
+use crate::objects::{Ingress, Key, Text};
 use crate::store::Store;
 
 /// Addresses of one Ingress.
 const ADDRESSES_MAX: usize = 64;
+/// Of the API: the name of a field manager.
+const WRITER_BYTES_MAX: usize = 128;
+/// What every writer's name begins with.
+const WRITER: &str = "cloverleaf";
 /// After a write, what the API server said before it is not taken for somebody else's.
 const ECHO_WITHIN: Duration = Duration::from_secs(10);
 
@@ -41,72 +48,89 @@ impl Publish {
     }
 }
 
+/// As whom status is written: the API server remembers it with the fields (`metadata.managedFields`), so that
+/// whoever leads later, in whatever process, knows what was ours. One name for all replicas of a Lease.
+pub(super) fn writer(lease: Option<&LeaseOptions>) -> Text {
+    let Some(LeaseOptions { namespace, name, .. }) = lease else { return WRITER.into() };
+    let full = format!("{WRITER}/{namespace}/{name}");
+    if full.len() <= WRITER_BYTES_MAX {
+        return full.into();
+    }
+    let mut hasher = FxHasher::default();
+    full.hash(&mut hasher);
+    format!("{WRITER}/{:016x}", hasher.finish()).into()
+}
+
 /// A status to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) key: Key,
+    /// None: what was ours goes, and what somebody else has written meanwhile stays.
     pub(super) addresses: Vec<Text>,
 }
 
 impl Wanted {
-    /// Replaces the addresses and nothing else.
-    pub(super) fn patch(&self) -> Value {
+    /// What is applied: the addresses and nothing else.
+    pub(super) fn applied(&self) -> Value {
         let entry = |address: &Text| match address.parse::<IpAddr>() {
             Ok(ip) => json!({ "ip": ip.to_string() }),
             Err(_) => json!({ "hostname": &**address }),
         };
         let entries: Vec<Value> = self.addresses.iter().map(entry).collect();
-        let entries = if entries.is_empty() { Value::Null } else { Value::Array(entries) };
-        json!({ "status": { "loadBalancer": { "ingress": entries } } })
+        let balancer = match entries.is_empty() {
+            true => json!({}),
+            false => json!({ "loadBalancer": { "ingress": entries } }),
+        };
+        json!({
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "Ingress",
+            "metadata": { "name": &*self.key.name, "namespace": &*self.key.namespace },
+            "status": balancer,
+        })
     }
 }
 
-/// What was written, by Ingress.
+/// What was written of late, by Ingress.
 #[derive(Debug, Default)]
 pub(super) struct Written(FxHashMap<Key, (Vec<Text>, Instant)>);
 
 impl Written {
-    /// What is to be written now: for ours that have not what they should, and for those that were ours and still
-    /// have what was written.
+    /// What is to be written now: for ours that have not what they should, and for those that are not ours and
+    /// still have what we wrote, in whatever process that was.
     pub(super) fn due(
         &mut self,
         store: &Store,
         ours: &[Key],
-        publish: &Publish,
+        (publish, me): (&Publish, &str),
         now: Instant,
     ) -> Vec<Wanted> {
+        self.0.retain(|_, (_, at)| now.duration_since(*at) < ECHO_WITHIN);
+        if *publish == Publish::Nothing {
+            return Vec::new();
+        }
         let addresses = publish.addresses(store);
+        let ours: FxHashSet<&Key> = ours.iter().collect();
         let mut due = Vec::new();
-        if !addresses.is_empty() {
-            for key in ours {
-                let Some(ingress) = store.ingresses.get(key) else { continue };
-                let recently = self.0.get(key).is_some_and(|(written, at)| {
-                    written == addresses && now.duration_since(*at) < ECHO_WITHIN
-                });
-                if ingress.status != addresses && !recently {
-                    due.push(Wanted { key: key.clone(), addresses: addresses.to_vec() });
+        for (key, Ingress { status, .. }) in store.ingresses.iter().map(|(k, i)| (k, &**i)) {
+            let is_mine = status.writers.iter().any(|writer| **writer == *me);
+            let (wanted, differs) = match ours.contains(key) {
+                // While there is no address, nothing is known to be wrong.
+                true => {
+                    (addresses, !(addresses.is_empty() || is_mine && status.addresses == addresses))
                 }
+                false => (&[][..], is_mine && !status.addresses.is_empty()),
+            };
+            if differs && self.0.get(key).is_none_or(|(written, _)| written != wanted) {
+                due.push(Wanted { key: key.clone(), addresses: wanted.to_vec() });
             }
         }
-        let ours: rustc_hash::FxHashSet<&Key> = ours.iter().collect();
-        self.0.retain(|key, (written, _)| {
-            if ours.contains(key) {
-                return true;
-            }
-            let Some(ingress) = store.ingresses.get(key) else { return false };
-            if ingress.status == *written && !written.is_empty() {
-                due.push(Wanted { key: key.clone(), addresses: Vec::new() });
-            }
-            false
-        });
+        due.sort_by(|a, b| a.key.cmp(&b.key));
         due
     }
 
     /// It has been written.
     pub(super) fn done(&mut self, wanted: Wanted, now: Instant) {
-        if !wanted.addresses.is_empty() {
-            self.0.insert(wanted.key, (wanted.addresses, now));
-        }
+        self.0.insert(wanted.key, (wanted.addresses, now));
     }
 }
 
@@ -115,18 +139,25 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::objects::Ingress;
+
+    const ME: &str = "cloverleaf/ns/lease";
 
     fn key(name: &str) -> Key {
         Key { namespace: "a".into(), name: name.into() }
     }
 
-    fn store(statuses: &[(&str, &[&str])]) -> Store {
+    /// Ingresses by name, with the address that they have and who wrote it.
+    fn store(statuses: &[(&str, &[&str], &str)]) -> Store {
         let mut store = Store::default();
-        for (name, status) in statuses {
+        for (name, status, writer) in statuses {
             let entries: Vec<Value> = status.iter().map(|ip| json!({ "ip": ip })).collect();
+            let fields = json!({ "f:status": { "f:loadBalancer": { "f:ingress": {} } } });
+            let spec = json!({ "f:spec": { "f:rules": {} } });
             let api = serde_json::from_value(json!({
-                "metadata": { "namespace": "a", "name": name },
+                "metadata": { "namespace": "a", "name": name, "managedFields": [
+                    { "manager": "kubectl", "operation": "Update", "fieldsV1": spec },
+                    { "manager": writer, "operation": "Apply", "subresource": "status", "fieldsV1": fields },
+                ] },
                 "status": { "loadBalancer": { "ingress": entries } },
             }));
             store.ingresses.insert(key(name), Arc::new(Ingress::from_api(api.unwrap())));
@@ -134,51 +165,83 @@ mod tests {
         store
     }
 
+    fn one(address: &str) -> Publish {
+        Publish::Addresses(vec![address.into()])
+    }
+
     #[test]
     fn only_differences_of_ours_are_written() {
         let now = Instant::now();
         let publish = Publish::Addresses(vec!["192.0.2.1".into(), "lb.test".into()]);
-        let store_ = store(&[("x", &[]), ("y", &["192.0.2.9"]), ("other", &["192.0.2.9"])]);
+        let store_ =
+            store(&[("x", &[], "-"), ("y", &["192.0.2.9"], ME), ("other", &["192.0.2.9"], "-")]);
         let mut written = Written::default();
         let ours = [key("x"), key("y"), key("gone")];
-        let due = written.due(&store_, &ours, &publish, now);
+        let due = written.due(&store_, &ours, (&publish, ME), now);
         assert_eq!(due.iter().map(|w| &*w.key.name).collect::<Vec<_>>(), ["x", "y"]);
-        let patch = due[0].patch();
-        assert_eq!(
-            patch.to_string(),
-            r#"{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.1"},{"hostname":"lb.test"}]}}}"#
-        );
+        let entries = json!([{ "ip": "192.0.2.1" }, { "hostname": "lb.test" }]);
+        assert_eq!(due[0].applied()["status"], json!({ "loadBalancer": { "ingress": entries } }));
         for wanted in due {
             written.done(wanted, now);
         }
-        assert_eq!(written.due(&store_, &ours, &publish, now), [], "not echoed yet");
+        assert_eq!(written.due(&store_, &ours, (&publish, ME), now), [], "not echoed yet");
         let later = now + ECHO_WITHIN;
-        assert_eq!(written.due(&store_, &ours, &publish, later).len(), 2, "somebody else wrote");
+        let due = written.due(&store_, &ours, (&publish, ME), later);
+        assert_eq!(due.len(), 2, "somebody else wrote");
+    }
+
+    /// Otherwise nobody would take it away when the Ingress is not ours any more.
+    #[test]
+    fn the_right_address_that_somebody_else_wrote_is_written_as_ours() {
+        let store = store(&[("x", &["192.0.2.1"], "kubectl"), ("y", &["192.0.2.1"], ME)]);
+        let (ours, publish) = ([key("x"), key("y")], one("192.0.2.1"));
+        let due = Written::default().due(&store, &ours, (&publish, ME), Instant::now());
+        assert_eq!(due, [Wanted { key: key("x"), addresses: vec!["192.0.2.1".into()] }]);
     }
 
     #[test]
-    fn what_is_ours_no_longer_is_cleaned() {
+    fn what_is_ours_no_longer_is_cleaned_by_whoever_leads() {
         let now = Instant::now();
-        let publish = Publish::Addresses(vec!["192.0.2.1".into()]);
+        let store = store(&[
+            ("left", &["192.0.2.1"], ME),
+            // With an address that was published by the process before.
+            ("long-ago", &["192.0.2.8"], ME),
+            // Taken over by another controller, which has written its own address.
+            ("taken", &["198.51.100.1"], "other"),
+            // The same address from another release of this program.
+            ("neighbour", &["192.0.2.1"], "cloverleaf/ns/other"),
+            ("empty", &[], ME),
+        ]);
         let mut written = Written::default();
-        let ours = [key("x"), key("y")];
-        for wanted in written.due(&store(&[("x", &[]), ("y", &[])]), &ours, &publish, now) {
-            written.done(wanted, now);
-        }
-        // One was taken over by another controller, which has written its own address.
-        let after = store(&[("x", &["192.0.2.1"]), ("y", &["198.51.100.1"])]);
-        let due = written.due(&after, &[], &publish, now);
-        assert_eq!(due, [Wanted { key: key("x"), addresses: Vec::new() }]);
-        assert_eq!(due[0].patch()["status"]["loadBalancer"]["ingress"], Value::Null);
-        assert_eq!(written.due(&after, &[], &publish, now), []);
+        let publish = one("192.0.2.1");
+        let due = written.due(&store, &[], (&publish, ME), now);
+        let nothing = |name| Wanted { key: key(name), addresses: Vec::new() };
+        assert_eq!(due, [nothing("left"), nothing("long-ago")]);
+        assert_eq!(due[0].applied()["status"], json!({}));
+        due.into_iter().for_each(|wanted| written.done(wanted, now));
+        assert_eq!(written.due(&store, &[], (&publish, ME), now), []);
+        assert_eq!(written.due(&store, &[], (&Publish::Nothing, ME), now + ECHO_WITHIN), []);
     }
 
     #[test]
     fn a_service_without_addresses_changes_nothing() {
         let publish = Publish::Service(key("lb"));
         let mut written = Written::default();
-        let due =
-            written.due(&store(&[("x", &["192.0.2.1"])]), &[key("x")], &publish, Instant::now());
-        assert_eq!(due, []);
+        let store = store(&[("x", &["192.0.2.1"], ME)]);
+        assert_eq!(written.due(&store, &[key("x")], (&publish, ME), Instant::now()), []);
+    }
+
+    #[test]
+    fn a_writer_s_name_fits_into_the_api_and_is_the_lease_s() {
+        let of = |namespace: &str, name: &str| {
+            let identity = "pod".to_owned();
+            let (namespace, name) = (namespace.to_owned(), name.to_owned());
+            writer(Some(&LeaseOptions { namespace, name, identity }))
+        };
+        assert_eq!(&*of("ns", "lease"), ME);
+        let long = "l".repeat(253);
+        assert!(of("ns", &long).len() <= WRITER_BYTES_MAX);
+        assert_ne!(of("ns", &long), of("other", &long));
+        assert_eq!(&*writer(None), "cloverleaf");
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use cloverleaf_kubernetes::objects::{
     Backend, Container, EndpointSlice, Family, Hints, Ingress, IngressClass, IngressPath,
-    IngressTls, Key, Kind, Meta, Namespace, PathType, Pod, PortRef, Secret, Service, ServicePort,
-    SliceEndpoint, Text,
+    IngressStatus, IngressTls, Key, Kind, Meta, Namespace, PathType, Pod, PortRef, Secret, Service,
+    ServicePort, SliceEndpoint, Text,
 };
 use cloverleaf_kubernetes::store::{Object, Store};
 use cloverleaf_kubernetes::translate::{Changed, Options, PodOptions, Translator};
@@ -99,7 +99,7 @@ fn ingress(chance: &mut Chance) -> Ingress {
                 secret: Some((*chance.one(&NAMES)).into()),
             })
             .collect(),
-        status: if chance.maybe() { vec!["1.2.3.4".into()] } else { Vec::new() },
+        status: if chance.maybe() { written() } else { IngressStatus::default() },
         flaws: Vec::new(),
     }
 }
@@ -315,6 +315,11 @@ fn what_did_not_change_is_the_same_memory() {
     }
 }
 
+/// As this program writes it.
+fn written() -> IngressStatus {
+    IngressStatus { addresses: vec!["1.2.3.4".into()], writers: vec!["cloverleaf/a/b".into()] }
+}
+
 #[test]
 fn what_changes_no_route_is_not_noted() {
     let mut store = two_services();
@@ -324,7 +329,7 @@ fn what_changes_no_route_is_not_noted() {
     }
     assert!(changed.is_empty());
     let ingress = store.ingresses.values().next().unwrap();
-    let status = Ingress { status: vec!["1.2.3.4".into()], ..(**ingress).clone() };
+    let status = Ingress { status: written(), ..(**ingress).clone() };
     assert!(store.apply(status.into(), &mut changed), "a status is kept");
     assert!(changed.is_empty(), "and changes no route");
     let key = Key { namespace: "default".into(), name: "one".into() };

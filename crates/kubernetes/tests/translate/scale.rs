@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cloverleaf_kubernetes::objects::{
-    Backend, EndpointSlice, Ingress, IngressClass, IngressPath, Key, Meta, PathType, PortRef,
-    Service, ServicePort, SliceEndpoint, Text,
+    Backend, EndpointSlice, Ingress, IngressClass, IngressPath, IngressStatus, Key, Meta, PathType,
+    PortRef, Service, ServicePort, SliceEndpoint, Text,
 };
 use cloverleaf_kubernetes::store::Store;
 use cloverleaf_kubernetes::translate::{Changed, Translator};
@@ -67,7 +67,7 @@ fn large() -> Store {
             paths: vec![path(0, "/"), path(1, "/api")],
             bare_hosts: Vec::new(),
             tls: Vec::new(),
-            status: Vec::new(),
+            status: IngressStatus::default(),
             flaws: Vec::new(),
         };
         let service = Service {
