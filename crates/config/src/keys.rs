@@ -13,7 +13,7 @@ mod upstreams;
 pub(crate) use listeners::{
     CERTIFICATE, CLIENT_CERTIFICATES, HTTP_VERSIONS, LISTENER, LISTENER_TLS,
 };
-pub(crate) use rules::{API_KEY, RULE, RULE_UPSTREAM};
+pub(crate) use rules::{API_KEY, REDIRECT, RULE, RULE_UPSTREAM};
 pub(crate) use settings::{ACCESS_LOG, ADMIN, ECHO, LIMITS, SHUTDOWN, TIMEOUTS};
 pub(crate) use top::TOP;
 pub(crate) use upstreams::{ENDPOINT, HEALTH_CHECK, UPSTREAM, UPSTREAM_TLS};
@@ -27,6 +27,7 @@ pub(crate) static SECTIONS: &[&Section] = &[
     &HEALTH_CHECK,
     &RULE,
     &RULE_UPSTREAM,
+    &REDIRECT,
     &API_KEY,
     &LISTENER,
     &LISTENER_TLS,
@@ -92,6 +93,8 @@ pub(crate) enum Kind {
     Port,
     /// An integer within these bounds, both included.
     Integer(u64, u64),
+    /// One of these integers, in rising order.
+    Number(&'static [u64]),
     /// A time span; zero is allowed only where it says so.
     Duration { zero: bool },
     /// A number of bytes above zero, with or without a unit.
@@ -130,6 +133,11 @@ impl Kind {
             Self::Boolean => "true or false, unquoted".into(),
             Self::Port => "an unquoted number from 1 to 65535".into(),
             Self::Integer(min, max) => format!("an unquoted number from {min} to {max}"),
+            Self::Number(numbers) => {
+                let words: Vec<_> = numbers.iter().map(u64::to_string).collect();
+                let words: Vec<_> = words.iter().map(String::as_str).collect();
+                format!("an unquoted {}", one_of(&words))
+            }
             Self::Duration { zero: false } => {
                 "a duration above zero, as 500ms, 5s, 2m or 1h".into()
             }

@@ -71,6 +71,10 @@ fn kind(of: Kind) -> Value {
         Kind::Integer(min, max) => {
             json!({ "type": ["integer", "null"], "minimum": min, "maximum": max })
         }
+        Kind::Number(numbers) => {
+            let numbers = numbers.iter().map(|number| json!(number));
+            json!({ "enum": numbers.chain([Value::Null]).collect::<Vec<_>>() })
+        }
         Kind::Port => kind(Kind::Integer(0, 65_535)),
         Kind::Duration { zero } => {
             let unit = "([0-9]+(\\.[0-9]+)?(ms|s|m|h))+|[0-9]+(\\.[0-9]+)?";

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use model::{
     AccessLog, Action, Algorithm, Certificate, Endpoint, HealthCheck, HostHeader, HostPattern,
     HttpVersions, Listener, ListenerProtocol, MatchOrder, PathMatch, PathRewrite, PemSource, Probe,
-    Rule, RuleSet, Snapshot, TlsVersion, Upstream, UpstreamTls, Verification,
+    Redirect, Rule, RuleSet, Snapshot, TlsVersion, Upstream, UpstreamTls, Verification,
 };
 use serde_json::{Map, Value, json};
 
@@ -119,6 +119,9 @@ fn write_rule(out: &mut String, snapshot: &Snapshot, rule: &Rule) {
         Action::Respond { status } => {
             let _ = writeln!(out, "    - respond: {status}");
         }
+        Action::Redirect(redirect) => {
+            let _ = writeln!(out, "    - redirect: {}", redirect_json(redirect));
+        }
         Action::Close => out.push_str("    - close: true\n"),
         Action::Forward(references) => match references.as_slice() {
             [single] => {
@@ -147,8 +150,14 @@ fn write_rule(out: &mut String, snapshot: &Snapshot, rule: &Rule) {
 
 /// What `NanoProxy` does not have, where it is there.
 fn write_own_keys(out: &mut String, rule: &Rule) {
-    if let PathRewrite::ReplaceMatch(with) = &rule.rewrite {
-        let _ = writeln!(out, "      replacePath: {}", yaml(with));
+    match &rule.rewrite {
+        PathRewrite::Keep | PathRewrite::StripMatch => {}
+        PathRewrite::ReplaceMatch(with) => {
+            let _ = writeln!(out, "      replacePath: {}", yaml(with));
+        }
+        PathRewrite::ReplaceWhole(with) => {
+            let _ = writeln!(out, "      setPath: {}", yaml(with));
+        }
     }
     if rule.fallback {
         out.push_str("      fallback: true\n");
@@ -391,6 +400,21 @@ fn upstream_tls_json(tls: &UpstreamTls) -> Value {
     json
 }
 
+/// As the file has it; in YAML, too, where JSON is a way to write it.
+fn redirect_json(redirect: &Redirect) -> Value {
+    let mut json = json!({ "status": redirect.status });
+    if let Some(scheme) = redirect.scheme {
+        json["scheme"] = json!(scheme.as_str());
+    }
+    if let Some(host) = &redirect.host {
+        json["host"] = json!(host.as_str());
+    }
+    if let Some(port) = redirect.port {
+        json["port"] = json!(port);
+    }
+    json
+}
+
 fn rule_json(snapshot: &Snapshot, rule: &Rule) -> Value {
     let (path, mode) = path_and_mode(&rule.path);
     let mut json = Map::new();
@@ -415,12 +439,21 @@ fn rule_json(snapshot: &Snapshot, rule: &Rule) -> Value {
         Action::Respond { status } => {
             json.insert("respond".into(), json!(status));
         }
+        Action::Redirect(redirect) => {
+            json.insert("redirect".into(), redirect_json(redirect));
+        }
         Action::Close => {
             json.insert("close".into(), json!(true));
         }
     }
-    if let PathRewrite::ReplaceMatch(with) = &rule.rewrite {
-        json.insert("replacePath".into(), json!(&**with));
+    match &rule.rewrite {
+        PathRewrite::Keep | PathRewrite::StripMatch => {}
+        PathRewrite::ReplaceMatch(with) => {
+            json.insert("replacePath".into(), json!(&**with));
+        }
+        PathRewrite::ReplaceWhole(with) => {
+            json.insert("setPath".into(), json!(&**with));
+        }
     }
     if rule.fallback {
         json.insert("fallback".into(), json!(true));

@@ -215,13 +215,14 @@ impl<'n, 'p> Map<'n, 'p> {
         found
     }
 
-    /// An integer within the bounds of the table.
+    /// An integer that the table allows.
     pub(crate) fn integer(&self, cx: &mut Context<'_>, name: &'static str) -> Option<u64> {
         let (value, kind) = self.with_kind(name)?;
-        let (min, max) = match kind {
-            Kind::Integer(min, max) => (min, max),
-            Kind::Port => (0, u64::from(u16::MAX)),
-            _ => return None,
+        let allows = |number: u64| match kind {
+            Kind::Integer(min, max) => (min..=max).contains(&number),
+            Kind::Port => number <= u64::from(u16::MAX),
+            Kind::Number(numbers) => numbers.contains(&number),
+            _ => false,
         };
         let Some((text, plain)) = value.scalar() else {
             value.wrong(cx, kind);
@@ -229,9 +230,10 @@ impl<'n, 'p> Map<'n, 'p> {
         };
         let number = scalar::integer(text).and_then(|n| u64::try_from(n).ok());
         let problem = match number {
-            Some(n) if plain && (min..=max).contains(&n) => return Some(n),
+            Some(n) if plain && allows(n) => return Some(n),
             Some(_) if !plain => "a quoted text where a number is needed",
             _ if !plain => "not a number",
+            Some(_) if matches!(kind, Kind::Number(_)) => "not one of those that there are",
             Some(_) => "out of bounds",
             None if scalar::integer(text).is_some() => "out of bounds",
             None => "not a whole number",

@@ -14,7 +14,7 @@ use std::time::Duration;
 use model::{
     Action, Algorithm, Certificate, HealthCheck, HostHeader, HostPattern, HttpVersions, Listener,
     ListenerProtocol, Manners, MatchOrder, PathMatch, PathRewrite, PemSource, PoolLimits, Probe,
-    Rule, Snapshot, TlsTermination, TlsVersion, Upstream, UpstreamTls, Verification,
+    Redirect, Rule, Snapshot, TlsTermination, TlsVersion, Upstream, UpstreamTls, Verification,
 };
 
 use crate::scalar::duration_text;
@@ -364,6 +364,7 @@ impl Writer<'_> {
             PathRewrite::Keep => {}
             PathRewrite::StripMatch => keys.push(("stripPath", number(true))),
             PathRewrite::ReplaceMatch(with) => keys.push(("replacePath", text(with))),
+            PathRewrite::ReplaceWhole(with) => keys.push(("setPath", text(with))),
         }
         if rule.fallback {
             keys.push(("fallback", number(true)));
@@ -389,6 +390,7 @@ fn action(snapshot: &Snapshot, action: &Action) -> (&'static str, Node) {
     const NOBODY: u16 = 503;
     let references = match action {
         Action::Respond { status } => return ("respond", number(status)),
+        Action::Redirect(to) => return ("redirect", redirect(to)),
         Action::Close => return ("close", number(true)),
         // Behind all others, where a file says so; but here its place is its own.
         Action::Unavailable { .. } => return ("respond", number(NOBODY)),
@@ -410,6 +412,14 @@ fn action(snapshot: &Snapshot, action: &Action) -> (&'static str, Node) {
             ("upstreams", Node::List(several.iter().map(one).collect()))
         }
     }
+}
+
+fn redirect(to: &Redirect) -> Node {
+    let mut keys = vec![("status", number(to.status))];
+    keys.extend(to.scheme.map(|scheme| ("scheme", text(scheme.as_str()))));
+    keys.extend(to.host.as_ref().map(|host| ("host", text(host.as_str()))));
+    keys.extend(to.port.map(|port| ("port", number(port))));
+    Node::Map(keys)
 }
 
 fn health_check(check: &HealthCheck) -> Node {
@@ -476,6 +486,8 @@ rules:
   - {name: c, path: /e, matchMode: exact, upstream: two/x, responseTimeout: 7s}
   - {name: d, fallback: true, close: true}
   - {name: e, path: /no, respond: 404}
+  - {name: f, path: /g, setPath: /h, redirect: {scheme: https, host: '::1', port: 8443, status: 308}}
+  - {name: g, path: /i, setPath: /j, upstream: one}
 ";
 
     fn config(text: &str) -> Config {

@@ -75,6 +75,8 @@ const PIECES: &[&str] = &[
     "matchMode: segments",
     "respond: 404",
     "close: true",
+    "redirect: {scheme: https, status: 308}",
+    "setPath: /",
     "fallback: yes",
     "replacePath: /é b",
     "maxRequestBody: 10MiB",

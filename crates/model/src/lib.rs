@@ -18,7 +18,10 @@ pub use listener::{
     Certificate, ClientVerification, HttpVersions, Listener, ListenerProtocol, PemSource, Scope,
     TlsTermination, TlsVersion, TrustedHops,
 };
-pub use rule::{Action, ApiKey, MatchOrder, PathMatch, PathRewrite, Rule, RuleSet, UpstreamRef};
+pub use rule::{
+    Action, ApiKey, MatchOrder, PathMatch, PathRewrite, Redirect, Rule, RuleSet, Scheme,
+    UpstreamRef,
+};
 pub use upstream::{
     Algorithm, Endpoint, HealthCheck, HostHeader, PoolLimits, Probe, Target, Upstream, UpstreamId,
     UpstreamTls, Verification,

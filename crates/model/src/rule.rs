@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{HostPattern, Name, Place, UpstreamId};
+use crate::{HostName, HostPattern, Name, Place, UpstreamId};
 
 /// Rules that are tried together, in an order that their source defines.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -73,7 +73,8 @@ pub enum PathMatch {
     Never,
 }
 
-/// How the path changes on its way to the upstream. The query and the encoding of what stays are untouched.
+/// How the path changes on its way to the upstream, or to where the client is sent. The query and the encoding of
+/// what stays are untouched.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum PathRewrite {
     /// Not at all: the bytes that came.
@@ -86,6 +87,8 @@ pub enum PathRewrite {
     /// part ended in one: `/a` to `/b` makes `/b/x` of `/a/x` and `/bx` of `/ax`; `/a/` to `/b` makes
     /// `/b/x` of `/a/x`. [`PathMatch::Any`] matches nothing of the path, so that this one is put before it.
     ReplaceMatch(Arc<str>),
+    /// This path, which begins with a slash, stands in place of the whole.
+    ReplaceWhole(Arc<str>),
 }
 
 /// What a rule does.
@@ -103,8 +106,73 @@ pub enum Action {
         /// 200 to 599.
         status: u16,
     },
+    /// Sends the client elsewhere.
+    Redirect(Redirect),
     /// The connection (HTTP/2: the stream) closes without an answer, as if nobody was there.
     Close,
+}
+
+/// Where a client is sent (RFC 9110 section 15.4): what it asked for, with what is given here in its place, and
+/// the path as [`Rule::rewrite`] makes it. The query stays.
+///
+/// Where only the path changes, `Location` is a path alone, so that it is right behind any proxy. Else it is a
+/// whole URL, and its port, where none is given, is the scheme's own if a scheme is given, and if not the one that
+/// the client named. (Gateway API wants that of the Gateway's listener there: its source has to give it.)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    /// In place of the one that the client used.
+    pub scheme: Option<Scheme>,
+    /// In place of the one that the client named.
+    pub host: Option<HostName>,
+    /// The port; left out of the URL where it is the scheme's own.
+    pub port: Option<u16>,
+}
+
+impl Redirect {
+    /// Whether it says nothing but a path.
+    #[must_use]
+    pub fn is_relative(&self) -> bool {
+        self.scheme.is_none() && self.host.is_none() && self.port.is_none()
+    }
+}
+
+/// The scheme of a URL that is served here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in a URL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The port of a URL that names none.
+    #[must_use]
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
+    /// Without regard to case (RFC 3986 section 3.1).
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        [Self::Http, Self::Https]
+            .into_iter()
+            .find(|scheme| text.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
+    }
 }
 
 /// A shared secret in a request field.

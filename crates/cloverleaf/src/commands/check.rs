@@ -133,6 +133,15 @@ pub(super) fn goes_to(rule: &Rule, snapshot: &Snapshot) -> String {
     match &rule.action {
         Action::Unavailable { upstream } => format!("503: upstream {upstream} does not exist"),
         Action::Respond { status } => format!("answers {status}"),
+        Action::Redirect(to) => {
+            let scheme = to.scheme.map(|scheme| scheme.as_str());
+            let host = to.host.as_ref().map(|host| host.to_string());
+            let port = to.port.map(|port| format!("port {port}"));
+            let path = (to.is_relative()).then(|| "another path".to_owned());
+            let parts = [scheme.map(str::to_owned), host, port, path].into_iter().flatten();
+            let parts: Vec<String> = parts.collect();
+            format!("redirects with {} to {}", to.status, parts.join(", "))
+        }
         Action::Close => "closes the connection".to_owned(),
         Action::Forward(upstreams) => {
             let name = |u: &model::UpstreamRef| {

@@ -7,8 +7,10 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use config::Config;
-use http_proxy::routing::{clean_path, decode_path, explain, normalize_host, rewritten};
-use model::{Action, Diagnostics, Listener, Place, Rule, Snapshot};
+use http_proxy::routing::{
+    Asked, clean_path, decode_path, explain, location, normalize_host, rewritten,
+};
+use model::{Action, Diagnostics, Listener, Place, Rule, Scheme, Snapshot};
 use serde_json::{Value, json};
 
 use super::check::{goes_to, guards, matches};
@@ -113,6 +115,24 @@ impl Request {
         })
     }
 
+    /// Where a rule sends the client, if it does.
+    fn location(
+        &self,
+        rule: &Rule,
+        target: &str,
+        snapshot: &Snapshot,
+        listener: &Listener,
+    ) -> Option<String> {
+        let Action::Redirect(to) = &rule.action else { return None };
+        let asked = Asked {
+            scheme: Scheme::parse(listener.protocol.scheme().as_bytes())?,
+            authority: self.authority.as_bytes(),
+            target: target.as_bytes(),
+        };
+        let location = location(rule, to, &asked, snapshot.manners.redirect_unclean_paths)?;
+        Some(String::from_utf8_lossy(&location).into_owned())
+    }
+
     /// The listener it comes in at: the one named, else by scheme and port, else the first of that scheme.
     fn listener<'c>(
         &self,
@@ -146,6 +166,8 @@ struct Answer<'a> {
     passed_over: Vec<(&'a Rule, String)>,
     /// Path and query as the upstream gets them.
     target: String,
+    /// Where the client is sent.
+    location: Option<String>,
 }
 
 impl<'a> Answer<'a> {
@@ -164,6 +186,7 @@ impl<'a> Answer<'a> {
                 rule: None,
                 passed_over: Vec::new(),
                 target,
+                location: None,
             });
         }
         let host = normalize_host(request.authority.as_bytes())
@@ -183,12 +206,13 @@ impl<'a> Answer<'a> {
         // The order of the file, which an explanation of one listener keeps already.
         passed_over.sort_by(|(one, _), (other, _)| one.place.cmp(&other.place));
         let mut target = request.path.clone() + &query;
+        let location = rule.and_then(|rule| request.location(rule, &target, snapshot, listener));
         if let Some(rule) = rule {
             let cleans = snapshot.manners.redirect_unclean_paths;
             let changed = rewritten(target.as_bytes(), rule, cleans);
             target = String::from_utf8_lossy(&changed).into_owned();
         }
-        Ok(Self { listener, own: None, rule, passed_over, target })
+        Ok(Self { listener, own: None, rule, passed_over, target, location })
     }
 
     fn text(&self, snapshot: &Snapshot, request: &Request) -> String {
@@ -217,6 +241,9 @@ impl<'a> Answer<'a> {
         );
         for guard in guards(rule, snapshot) {
             let _ = writeln!(out, "  needs {guard}");
+        }
+        if let Some(location) = &self.location {
+            let _ = writeln!(out, "  Location: {location}");
         }
         for upstream in self.upstreams(snapshot) {
             let tls = if upstream.tls.is_some() { ", TLS" } else { "" };
@@ -248,9 +275,11 @@ impl<'a> Answer<'a> {
                 (None, None) => json!(404),
                 (None, Some(Action::Unavailable { .. })) => json!(503),
                 (None, Some(Action::Respond { status })) => json!(status),
+                (None, Some(Action::Redirect(redirect))) => json!(redirect.status),
                 (None, Some(Action::Forward(_) | Action::Close)) => Value::Null,
             },
             "needs": self.rule.map(|rule| guards(rule, snapshot)).unwrap_or_default(),
+            "location": self.location,
             "closes": self.rule.is_some_and(|rule| rule.action == Action::Close),
             "own": self.own.as_ref().map(|(_, what)| what),
             "target": self.target,

@@ -14,6 +14,7 @@ mod hostile;
 mod nanoproxy;
 mod observe;
 mod protocol;
+mod redirects;
 mod reload;
 mod running;
 mod shutdown;

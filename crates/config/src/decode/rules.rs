@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use model::{
     Action, Diagnostic, HostName, HostPattern, Listener, MatchOrder, Name, PathMatch, PathRewrite,
-    Rule, RuleSet, Scope, UpstreamRef,
+    Redirect, Rule, RuleSet, Scheme, Scope, UpstreamRef,
 };
 
 use super::listeners::Known as KnownListeners;
@@ -39,7 +39,7 @@ pub(super) fn decode(
         let name = name(cx, map, index, &mut names);
         let (path, hosts) = (path(cx, map), hosts(cx, map));
         let rewrite = rewrite(cx, map);
-        let action = action(cx, map, upstreams);
+        let action = action(cx, map, upstreams, &rewrite);
         let fallback = map.boolean(cx, "fallback").unwrap_or(false);
         let api_key = super::api_key::decode(cx, map);
         let request_body_max = map.parsed(cx, "maxRequestBody", scalar::size);
@@ -121,23 +121,31 @@ fn path(cx: &mut Context<'_>, map: Map<'_, '_>) -> PathMatch {
     matching(path.into())
 }
 
-/// How the path changes: not both ways at once.
+/// How the path changes: not two ways at once.
 fn rewrite(cx: &mut Context<'_>, map: Map<'_, '_>) -> PathRewrite {
     let strip = map.boolean(cx, "stripPath").unwrap_or(false);
-    let with = map.text(cx, "replacePath");
-    let Some((with, value)) = with.zip(map.get("replacePath")) else {
-        return if strip { PathRewrite::StripMatch } else { PathRewrite::Keep };
-    };
-    if strip {
-        let both = value.error(cx, "stripPath and replacePath are both given");
+    let with = new_path(cx, map, "replacePath").map(PathRewrite::ReplaceMatch);
+    let whole = new_path(cx, map, "setPath").map(PathRewrite::ReplaceWhole);
+    let given =
+        [("stripPath", strip), ("replacePath", with.is_some()), ("setPath", whole.is_some())];
+    let mut given = given.iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name);
+    if let Some((one, other)) = given.next().zip(given.next()) {
+        let both = map.error(cx, format!("{one} and {other} are both given"));
         cx.report.push(both.expected("one of them"));
     }
+    let strip = if strip { PathRewrite::StripMatch } else { PathRewrite::Keep };
+    whole.or(with).unwrap_or(strip)
+}
+
+/// A path that takes the place of another.
+fn new_path(cx: &mut Context<'_>, map: Map<'_, '_>, name: &'static str) -> Option<Arc<str>> {
+    let path = map.text(cx, name)?;
     let odd = |c: char| c.is_control() || matches!(c, '?' | '#');
-    if !with.starts_with('/') || with.contains(odd) {
-        let wrong = value.error(cx, "wrong value").value(with);
+    if !path.starts_with('/') || path.contains(odd) {
+        let wrong = map.get(name)?.error(cx, "wrong value").value(path);
         cx.report.push(wrong.expected("a path that begins with a slash, without ? and #"));
     }
-    PathRewrite::ReplaceMatch(with.into())
+    Some(path.into())
 }
 
 /// The hosts, and whether the rule can match at all: one for a host with a port cannot, as in `NanoProxy`.
@@ -178,14 +186,19 @@ pub(super) fn pattern(text: &str) -> Option<HostPattern> {
 }
 
 /// Where the requests go. `None` if that cannot be said because of errors.
-fn action(cx: &mut Context<'_>, map: Map<'_, '_>, known: &KnownUpstreams<'_>) -> Option<Action> {
+fn action(
+    cx: &mut Context<'_>,
+    map: Map<'_, '_>,
+    known: &KnownUpstreams<'_>,
+    rewrite: &PathRewrite,
+) -> Option<Action> {
     let errors_before = cx.report.errors();
-    let own = own_action(cx, map);
+    let own = own_action(cx, map, rewrite);
     let single = map.text(cx, "upstream");
     let list = map.get("upstreams");
     if let Some(own) = own {
         if single.is_some() || list.is_some() {
-            let both = map.error(cx, "an upstream is given beside respond or close");
+            let both = map.error(cx, "an upstream is given beside respond, redirect or close");
             cx.report.push(both.expected("one of them"));
         }
         return (cx.report.errors() == errors_before).then_some(own);
@@ -201,7 +214,8 @@ fn action(cx: &mut Context<'_>, map: Map<'_, '_>, known: &KnownUpstreams<'_>) ->
         (None, None) if cx.report.errors() > errors_before => None,
         (None, None) => {
             let warning = map.warning(cx, "no upstream is given: requests get 503");
-            cx.report.push(warning.expected("upstream, the name of one; or respond, or close"));
+            cx.report
+                .push(warning.expected("upstream, the name of one; or respond, redirect or close"));
             Some(Action::Unavailable { upstream: "".into() })
         }
         (Some(name), None) => match known.get(name) {
@@ -216,17 +230,58 @@ fn action(cx: &mut Context<'_>, map: Map<'_, '_>, known: &KnownUpstreams<'_>) ->
 }
 
 /// What the gateway does by itself.
-fn own_action(cx: &mut Context<'_>, map: Map<'_, '_>) -> Option<Action> {
+fn own_action(cx: &mut Context<'_>, map: Map<'_, '_>, rewrite: &PathRewrite) -> Option<Action> {
     let status = map.integer(cx, "respond").and_then(|n| u16::try_from(n).ok());
-    let close = map.boolean(cx, "close").unwrap_or(false);
-    match status {
-        Some(_) if close => {
-            let both = map.error(cx, "respond and close are both given").expected("one of them");
-            cx.report.push(both);
-            None
+    let respond = status.map(|status| ("respond", Action::Respond { status }));
+    let redirect = redirect(cx, map, rewrite).map(|to| ("redirect", Action::Redirect(to)));
+    let close = map.boolean(cx, "close").unwrap_or(false).then_some(("close", Action::Close));
+    let mut given = [respond, redirect, close].into_iter().flatten();
+    let (name, action) = given.next()?;
+    if let Some((other, _)) = given.next() {
+        let both = map.error(cx, format!("{name} and {other} are both given"));
+        cx.report.push(both.expected("one of them"));
+        return None;
+    }
+    Some(action)
+}
+
+/// Where clients are sent; not to where they are.
+fn redirect(cx: &mut Context<'_>, map: Map<'_, '_>, rewrite: &PathRewrite) -> Option<Redirect> {
+    const STATUS: u16 = 302;
+    let value = map.get("redirect")?;
+    let errors_before = cx.report.errors();
+    let keys = value.map(cx, &keys::REDIRECT)?;
+    let number = |number: Option<u64>| number.and_then(|n| u16::try_from(n).ok());
+    let redirect = Redirect {
+        status: number(keys.integer(cx, "status")).unwrap_or(STATUS),
+        scheme: keys.choice(cx, "scheme").and_then(|word| Scheme::parse(word.as_bytes())),
+        host: keys.host(cx, "host"),
+        port: number(keys.integer(cx, "port")),
+    };
+    let fine = cx.report.errors() == errors_before;
+    if fine && redirect.is_relative() && *rewrite == PathRewrite::Keep {
+        let nowhere = value.error(cx, "clients are sent to where they are");
+        cx.report.push(nowhere.expected(
+            "a scheme, a host or a port; or a path, by setPath, replacePath or stripPath of the rule",
+        ));
+    }
+    Some(redirect)
+}
+
+/// Warns of redirects that go round in circles: to the scheme that the listener has, and nothing else.
+fn warn_of_circles(cx: &mut Context<'_>, rules: &[Limited], listeners: &[Listener]) {
+    for Limited { rule, listeners: limited } in rules {
+        let Action::Redirect(to) = &rule.action else { continue };
+        if to.host.is_some() || to.port.is_some() || rule.rewrite != PathRewrite::Keep {
+            continue;
         }
-        Some(status) => Some(Action::Respond { status }),
-        None => close.then_some(Action::Close),
+        let has_it = |index: &usize| limited.as_ref().is_none_or(|some| some.contains(index));
+        let same = |l: &Listener| to.scheme.is_some_and(|s| s.as_str() == l.protocol.scheme());
+        let mut circles = (0..).zip(listeners).filter(|(index, l)| has_it(index) && same(l));
+        let Some((_, listener)) = circles.next() else { continue };
+        let problem = format!("on listener {} clients are sent to where they are", listener.name);
+        let warning = Diagnostic::warning(rule.place.clone(), "redirect", problem);
+        cx.report.push(warning.expected("listeners of the other scheme, by the key listeners"));
     }
 }
 
@@ -320,6 +375,7 @@ fn listener_names(known: &KnownListeners<'_>) -> String {
 
 /// Gives every listener its rules: one shared set, or one for each group of listeners that differ.
 pub(super) fn distribute(cx: &mut Context<'_>, rules: Vec<Limited>, listeners: &mut [Listener]) {
+    warn_of_circles(cx, &rules, listeners);
     let scope =
         |rules: &Arc<RuleSet>| vec![Scope { hosts: HostPattern::Any, rules: rules.clone() }];
     if rules.iter().all(|r| r.listeners.is_none()) {

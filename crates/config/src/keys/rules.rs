@@ -11,7 +11,7 @@ pub(crate) static RULE: Section = Section {
         Key {
             name: "upstream",
             kind: Kind::Text,
-            default: "required, unless there are `upstreams`, `respond` or `close`",
+            default: "required, unless there are `upstreams`, `respond`, `redirect` or `close`",
             doc: "Name of the upstream that gets the requests. If there is none of that name the file is \
                   served with a warning, and requests that fit no other rule get 503.",
             example: "\
@@ -45,6 +45,22 @@ rules:
 rules:
   - path: /internal
     respond: 404
+",
+        },
+        Key {
+            name: "redirect",
+            kind: Kind::Object(&REDIRECT),
+            default: "none",
+            doc: "Send the client elsewhere, instead of asking an upstream: to another scheme, host or port, \
+                  and to the path that `stripPath`, `replacePath` or `setPath` makes of the one it asked \
+                  for. The query stays. Where only the path changes, `Location` is that path alone, so that \
+                  it is right behind any proxy.",
+            example: "\
+rules:
+  - path: /basket
+    replacePath: /cart
+    redirect:
+      status: 308
 ",
         },
         Key {
@@ -135,12 +151,25 @@ rules:
             default: "none",
             doc: "Put this path in place of the part that matched: with path `/cart` and `/v2/cart` here, \
                   `/cart/items` becomes `/v2/cart/items`. There is never more than one slash at the seam. \
-                  Not beside `stripPath`.",
+                  Not beside `stripPath` or `setPath`.",
             example: "\
 rules:
   - upstream: shop
     path: /cart
     replacePath: /v2/cart
+",
+        },
+        Key {
+            name: "setPath",
+            kind: Kind::UrlPath,
+            default: "none",
+            doc: "Put this path in place of the whole path; the query stays. Not beside `stripPath` or \
+                  `replacePath`.",
+            example: "\
+rules:
+  - upstream: shop
+    path: /favicon.ico
+    setPath: /pictures/icon.png
 ",
         },
         Key {
@@ -245,6 +274,76 @@ rules:
         weight: 1
       - upstream: shop-next
         weight: 0
+",
+        },
+    ],
+};
+
+pub(crate) static REDIRECT: Section = Section {
+    path: "rules[].redirect",
+    id: "redirect",
+    doc: "Where a rule sends clients. What is not given stays as the client has it; something has to change, \
+          here or in the path.",
+    keys: &[
+        Key {
+            name: "scheme",
+            kind: Kind::Choice(&["http", "https"]),
+            default: "the client's: that of the listener, or what a trusted hop says in `X-Forwarded-Proto`",
+            doc: "The scheme of the new URL. With it and without a `port`, the port is the scheme's own.",
+            example: "\
+listeners:
+  - name: plain
+    address: :80
+  - name: secure
+    address: :443
+    tls:
+      certificates:
+        - certificate: cert.pem
+          key: key.pem
+rules:
+  - listeners: [plain]
+    redirect:
+      scheme: https
+      status: 301
+",
+        },
+        Key {
+            name: "host",
+            kind: Kind::Host,
+            default: "the one that the client named",
+            doc: "The host of the new URL.",
+            example: "\
+rules:
+  - host: example.net
+    redirect:
+      host: www.example.net
+",
+        },
+        Key {
+            name: "port",
+            kind: Kind::Integer(1, 65535),
+            default: "the scheme's own if there is a `scheme`, else the one that the client named",
+            doc: "The port of the new URL. It is left out where it is the scheme's own.",
+            example: "\
+rules:
+  - path: /admin
+    redirect:
+      scheme: https
+      port: 8443
+",
+        },
+        Key {
+            name: "status",
+            kind: Kind::Number(&[301, 302, 303, 307, 308]),
+            default: "302",
+            doc: "The status of the answer. 301 and 308 may be remembered by the client for ever; 307 and 308 \
+                  keep the method and the body, 303 makes a GET of any.",
+            example: "\
+rules:
+  - host: old.example.net
+    redirect:
+      host: example.net
+      status: 308
 ",
         },
     ],

@@ -22,13 +22,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::Tried;
-use model::{Action, Limits, Timeouts};
+use model::{Action, Limits, Redirect, Rule, Scheme, Timeouts};
 use net::timer::Timer;
 
 use crate::client::Client;
 use crate::head::{Known, RequestHead, tokens};
 use crate::program::{Identity, Program, ProgramListener};
-use crate::routing::{Match, clean_path, decode_path, normalize_host, rewritten};
+use crate::routing::{Asked, Match, clean_path, decode_path, location, normalize_host, rewritten};
 use crate::stream::Source;
 use crate::worker::Local;
 use attempt::{Attempt, Retry};
@@ -208,7 +208,7 @@ impl Exchange<'_> {
         }
         let clean = program.snapshot.manners.redirect_unclean_paths;
         if clean && let Some(clean) = clean_path(path) {
-            return Decision::Own(redirect(clean, head));
+            return Decision::Own(to_clean_path(clean, head));
         }
         let mut scratch = Vec::new();
         let Ok(decoded) = decode_path(path, &mut scratch) else {
@@ -250,6 +250,7 @@ impl Exchange<'_> {
             Action::Respond { status } => {
                 return Decision::Own(OwnAnswer::respond(*status, wants_json(&head.fields)));
             }
+            Action::Redirect(to) => return self.redirect(head, rule, to, (trusted, clean)),
             Action::Close => return Decision::Close,
             Action::Forward(upstreams) => upstreams,
         };
@@ -270,6 +271,36 @@ impl Exchange<'_> {
             trusted,
             body_max,
         })
+    }
+
+    /// The answer that sends the client elsewhere.
+    fn redirect(
+        &self,
+        head: &RequestHead,
+        rule: &Rule,
+        to: &Redirect,
+        (trusted, clean): (bool, bool),
+    ) -> Decision {
+        let asked = Asked {
+            scheme: self.scheme(head, trusted),
+            authority: head.authority(),
+            target: head.target(),
+        };
+        let Some(location) = location(rule, to, &asked, clean) else {
+            return Decision::Fail(Failure::BadRequest("400: the request names no host"));
+        };
+        let answer = OwnAnswer::respond(to.status, wants_json(&head.fields));
+        Decision::Own(OwnAnswer { location: Some(location), ..answer })
+    }
+
+    /// The scheme that the client used: a trusted hop in front, which ends TLS for us, says so.
+    fn scheme(&self, head: &RequestHead, trusted: bool) -> Scheme {
+        let said = head.fields.get(Known::XForwardedProto).filter(|_| trusted);
+        // Of a list the first: that hop spoke with the client.
+        let said =
+            said.and_then(|list| Scheme::parse(list.split(|b| *b == b',').next()?.trim_ascii()));
+        let own = Scheme::parse(self.client.scheme.as_bytes());
+        said.or(own).unwrap_or(Scheme::Http)
     }
 
     /// Sends the request to endpoints until one answers or no further try is safe.
@@ -403,7 +434,7 @@ fn gateway_path(program: &Program, head: &RequestHead) -> Option<OwnAnswer> {
 }
 
 /// A redirect to the cleaned path, with the query as it was.
-fn redirect(clean: String, head: &RequestHead) -> OwnAnswer {
+fn to_clean_path(clean: String, head: &RequestHead) -> OwnAnswer {
     let mut location = clean.into_bytes();
     location.extend_from_slice(head.target().get(head.path().len()..).unwrap_or_default());
     OwnAnswer { location: Some(location), ..OwnAnswer::text(307, "") }

@@ -15,6 +15,7 @@ mod path_index;
 mod path_match;
 mod precedence;
 mod prefix_tree;
+mod redirect;
 pub mod reference;
 mod request;
 mod rewrite;
@@ -33,6 +34,7 @@ pub use explain::{Explanation, Verdict, explain};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fuzz::fuzz_compare;
 pub use precedence::Reason;
+pub use redirect::{Asked, location};
 pub use request::{HOST_BYTES_MAX, InvalidEscape, clean_path, decode_path, normalize_host};
 pub use rewrite::rewritten;
 pub use rules::{CompiledRules, RulesCache};

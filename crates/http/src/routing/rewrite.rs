@@ -19,6 +19,7 @@ pub fn rewritten<'t>(target: &'t [u8], rule: &Rule, clean: bool) -> Cow<'t, [u8]
         PathRewrite::Keep => return Cow::Borrowed(target),
         PathRewrite::StripMatch => strip_match(path, &rule.path),
         PathRewrite::ReplaceMatch(with) => replace_match(path, &rule.path, with),
+        PathRewrite::ReplaceWhole(with) => escaped(with),
     };
     let cleaned = clean.then(|| clean_path(&changed)).flatten();
     let mut changed = cleaned.map_or_else(|| changed.into_owned(), String::into_bytes);

@@ -31,20 +31,24 @@ pub(crate) fn upstream(name: &str, endpoints: &[&str], check: Option<HealthCheck
     }
 }
 
-/// A rule for a host of its own, to an upstream.
-fn rule(number: usize, upstream: usize) -> Rule {
+/// A rule for a host of its own.
+pub(crate) fn rule(number: usize, action: Action) -> Rule {
     Rule {
         name: format!("rule-{number}").into(),
         hosts: HostPattern::Exact(HostName::parse(&format!("h{number}.test")).expect("a name")),
         path: PathMatch::Any,
         rewrite: PathRewrite::Keep,
-        action: Action::Forward(vec![UpstreamRef { upstream: UpstreamId(upstream), weight: 1 }]),
+        action,
         fallback: false,
         api_key: None,
         request_body_max: None,
         response_timeout: None,
         place: Place::whole("test"),
     }
+}
+
+fn forward(upstream: usize) -> Action {
+    Action::Forward(vec![UpstreamRef { upstream: UpstreamId(upstream), weight: 1 }])
 }
 
 /// A plain listener on a port of 127.0.0.1 with one scope.
@@ -62,7 +66,7 @@ fn listener(port: u16, rules: &Arc<RuleSet>) -> Listener {
 
 /// A listener, and for each upstream a rule.
 pub(crate) fn snapshot(upstreams: Vec<Upstream>) -> Snapshot {
-    let rules = (0..upstreams.len()).map(|number| rule(number, number)).collect();
+    let rules = (0..upstreams.len()).map(|number| rule(number, forward(number))).collect();
     let rules = Arc::new(RuleSet { order: MatchOrder::First, rules });
     Snapshot {
         listeners: vec![listener(80, &rules)],
