@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use model::{
-    Action, Certificate, HostName, HostPattern, PathMatch, PathRewrite, Rule, UpstreamRef,
+    Action, Certificate, HostName, HostPattern, PathMatch, PathRewrite, Redirect, Rule, UpstreamRef,
 };
 
 use super::json::{Fault, Shown};
@@ -73,17 +73,24 @@ impl<'d> Drafting<'d> {
             }
             _ => Reach::PlainOnly,
         };
-        let mut winners: BTreeMap<&str, &Tenant<'_>> = BTreeMap::new();
+        let mut winners: BTreeMap<&str, (&Tenant<'_>, bool)> = BTreeMap::new();
         for &(index, tenant, claim) in &host.claims {
             let fits = self.reconcile(host.name, (tenant, claim), (owner, options));
             for (path, wanted) in &tenant.paths {
                 match winners.get(path.as_str()) {
-                    Some(winner) => self.lost(host.name, path, wanted, winner),
+                    Some((winner, _)) => self.lost(host.name, path, wanted, winner),
                     None => {
-                        winners.insert(path, tenant);
-                        self.rule(host.name, reach, index, tenant, (path, wanted), fits);
+                        let drafted =
+                            self.rule(host.name, reach, index, tenant, (path, wanted), fits);
+                        winners.insert(path, (tenant, drafted));
                     }
                 }
+            }
+        }
+        for (path, (tenant, _)) in winners.iter().filter(|(_, (_, drafted))| *drafted) {
+            let bare = path.strip_suffix('/').filter(|bare| !bare.is_empty());
+            if let Some(bare) = bare.filter(|bare| !winners.contains_key(bare)) {
+                self.draft.rules.push((to_folder(host.name, bare, tenant), reach));
             }
         }
         let whole = winners.contains_key("/");
@@ -133,7 +140,7 @@ impl<'d> Drafting<'d> {
         tenant: &Tenant<'_>,
         (path, wanted): (&str, &PathClaim<'_>),
         fits: bool,
-    ) {
+    ) -> bool {
         self.rules[index] += 1;
         if self.rules[index] > RULES_PER_NAMESPACE_MAX {
             if self.rules[index] == RULES_PER_NAMESPACE_MAX + 1 {
@@ -146,7 +153,7 @@ impl<'d> Drafting<'d> {
                 let meta = &tenant.namespace.meta;
                 self.draft.problem(Kind::Namespace, meta, fault.reason, fault.message);
             }
-            return;
+            return false;
         }
         let forward =
             || Action::Forward(vec![UpstreamRef { upstream: wanted.upstream, weight: 1 }]);
@@ -170,6 +177,28 @@ impl<'d> Drafting<'d> {
             place: place(tenant.namespace),
         };
         self.draft.rules.push((rule, reach));
+        true
+    }
+}
+
+/// What a path that lacks no more than the slash at the end of a basePath is answered with, as nginx has it: a redirect
+/// to the basePath.
+fn to_folder(host: &HostName, bare: &str, tenant: &Tenant<'_>) -> Rule {
+    const MOVED_PERMANENTLY: u16 = 301;
+    let to = Redirect { status: MOVED_PERMANENTLY, scheme: None, host: None, port: None };
+    // The basePath was decoded; what takes its place is not.
+    let folder = format!("{}/", bare.replace('%', "%25"));
+    Rule {
+        name: format!("pods/{host}{bare}").into(),
+        hosts: HostPattern::Exact(host.clone()),
+        path: PathMatch::Exact(bare.to_owned()),
+        rewrite: PathRewrite::ReplaceWhole(folder.into()),
+        action: Action::Redirect(to),
+        fallback: false,
+        api_key: None,
+        request_body_max: None,
+        response_timeout: None,
+        place: place(tenant.namespace),
     }
 }
 

@@ -146,10 +146,11 @@ fn line(translation: &Translation, rule: &Rule) -> String {
             }
         }
         Action::Respond { status } => write!(line, " = {status}").unwrap(),
+        Action::Redirect(to) => write!(line, " = {}", to.status).unwrap(),
         Action::Close => line.push_str(" = close"),
         Action::Unavailable { .. } => panic!("{rule:?}"),
     }
-    if let PathRewrite::ReplaceMatch(path) = &rule.rewrite {
+    if let PathRewrite::ReplaceMatch(path) | PathRewrite::ReplaceWhole(path) = &rule.rewrite {
         write!(line, " => {path}").unwrap();
     }
     if let Some(key) = &rule.api_key {

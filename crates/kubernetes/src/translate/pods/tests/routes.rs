@@ -46,7 +46,9 @@ fn requests_find_their_rule_as_under_nginx() {
         {"basePath": "/app/v2", "containerPort": "80"},
         {"basePath": "/tp", "containerPort": "80", "targetPath": "/bar"},
         {"basePath": "/tproot", "containerPort": "80", "targetPath": "/"},
-        {"basePath": "/slash/", "containerPort": "80"}]"#;
+        {"basePath": "/slash/", "containerPort": "80"},
+        {"basePath": "/both", "containerPort": "80"}, {"basePath": "/both/", "containerPort": "3000"},
+        {"basePath": "/100%25%3F/", "containerPort": "80"}]"#;
     let translation =
         translate([namespace("team", 1, r#"{"a.test": {}}"#), pod("team", "web", 1, paths).into()]);
     for (host, path, expected) in [
@@ -62,7 +64,11 @@ fn requests_find_their_rule_as_under_nginx() {
         ("a.test", "/tp/1", "a.test/tp* -> 10.0.0.1:80 => /bar"),
         ("a.test", "/tproot/1", "a.test/tproot* -> 10.0.0.1:80 => /"),
         ("a.test", "/slash/x", "a.test/slash/* -> 10.0.0.1:80"),
-        ("a.test", "/slash", "a.test* = 404"),
+        ("a.test", "/slash", "a.test/slash = 301 => /slash/"),
+        ("a.test", "/slashes", "a.test* = 404"),
+        ("a.test", "/both", "a.test/both* -> 10.0.0.1:80"),
+        ("a.test", "/both/x", "a.test/both/* -> 10.0.0.1:3000"),
+        ("a.test", "/100%?", "a.test/100%? = 301 => /100%25?/"),
     ] {
         let found = answer(&translation, &translation.rules, host, path);
         assert_eq!(found, expected, "{host}{path}");
