@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 use tempfile::TempDir;
 
@@ -38,10 +38,11 @@ pub struct Issued {
 #[derive(Debug, Clone)]
 pub struct Wanted {
     names: Vec<String>,
+    uris: Vec<String>,
     common_name: String,
     from: SystemTime,
     until: SystemTime,
-    client: bool,
+    usages: Vec<ExtendedKeyUsagePurpose>,
     authority: bool,
 }
 
@@ -52,10 +53,11 @@ impl Wanted {
         let now = SystemTime::now();
         Self {
             names: names.iter().map(|name| (*name).to_owned()).collect(),
+            uris: Vec::new(),
             common_name: "testkit".to_owned(),
             from: now - DAY,
             until: now + 90 * DAY,
-            client: false,
+            usages: vec![ExtendedKeyUsagePurpose::ServerAuth],
             authority: false,
         }
     }
@@ -63,7 +65,21 @@ impl Wanted {
     /// For a client, with its name.
     #[must_use]
     pub fn client(name: &str) -> Self {
-        Self { client: true, ..Self::server(&[name]) }
+        Self { usages: vec![ExtendedKeyUsagePurpose::ClientAuth], ..Self::server(&[name]) }
+    }
+
+    /// For one that connects and is connected to, with its names and addresses.
+    #[must_use]
+    pub fn peer(names: &[&str]) -> Self {
+        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        Self { usages, ..Self::server(names) }
+    }
+
+    /// With a URI among its names, as that of a SPIFFE ID.
+    #[must_use]
+    pub fn uri(mut self, uri: &str) -> Self {
+        self.uris.push(uri.to_owned());
+        self
     }
 
     /// Marked as an authority, as `openssl req -x509` does.
@@ -103,6 +119,8 @@ impl Wanted {
 
     fn params(&self) -> CertificateParams {
         let mut params = CertificateParams::new(self.names.clone()).expect("names for SAN");
+        let uri = |uri: &String| SanType::URI(uri.as_str().try_into().expect("a URI for SAN"));
+        params.subject_alt_names.extend(self.uris.iter().map(uri));
         params.distinguished_name = named(&self.common_name);
         params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since_1970(self.from);
         params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_1970(self.until);
@@ -111,11 +129,7 @@ impl Wanted {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             params.key_usages.push(KeyUsagePurpose::KeyCertSign);
         }
-        params.extended_key_usages = vec![if self.client {
-            ExtendedKeyUsagePurpose::ClientAuth
-        } else {
-            ExtendedKeyUsagePurpose::ServerAuth
-        }];
+        params.extended_key_usages.clone_from(&self.usages);
         params
     }
 }

@@ -164,7 +164,7 @@ fn authorities(
 /// close_notify; dropping it does not.
 #[derive(Debug)]
 pub struct ClientStream<S> {
-    session: Session<S, ClientConnection>,
+    pub(crate) session: Session<S, ClientConnection>,
 }
 
 impl<S> ClientStream<S> {

@@ -33,6 +33,11 @@ impl Leaf {
         })
     }
 
+    /// When it ends to be valid, in seconds since 1970.
+    pub(crate) fn expires(&self) -> u64 {
+        u64::try_from(self.not_after).unwrap_or_default()
+    }
+
     /// Whether it is valid at a time.
     pub(crate) fn validity(&self, now: SystemTime) -> Validity {
         match seconds(now) {

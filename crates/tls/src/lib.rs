@@ -1,21 +1,24 @@
-//! TLS at both ends: termination for clients (certificates by SNI, their own verified, ALPN, resumption)
-//! and verified connections to upstreams.
+//! TLS at both ends: termination for clients (certificates by SNI, their own verified, ALPN, resumption),
+//! verified connections to upstreams, and connections between equals.
 //!
 //! The only crate that names rustls; nothing of rustls shows in its interface. It must not know sockets,
 //! listeners, HTTP or configuration formats: it turns any byte stream into an encrypted one. Deadlines
 //! belong to the caller, who drops the future. Files are read each time something is loaded and never
 //! cached, so that loading the same snapshot again takes up new certificates.
 //!
-//! Start at [`Termination`] for the side that faces clients and at [`ClientTls`] for the side that faces
-//! upstreams.
+//! Start at [`Termination`] for the side that faces clients, at [`ClientTls`] for the side that faces
+//! upstreams, and at [`Mutual`] for connections between equals.
 
 mod accept;
+mod certified;
 mod client;
 mod domain;
 mod leaf;
+mod mutual;
 mod pem;
 mod provider;
 mod sni;
+mod spiffe;
 mod stream;
 mod termination;
 mod verify;
@@ -24,5 +27,9 @@ mod verify_client;
 pub use accept::{AcceptError, AcceptErrorKind, Refused, looks_like_http};
 pub use client::{ClientStream, ClientTls, ConnectError, ConnectErrorKind};
 pub use domain::ClientDomain;
+pub use mutual::{
+    Admitted, Credentials, Mutual, MutualError, MutualErrorKind, host_key, looks_like_tls,
+};
+pub use spiffe::{ID_BYTES_MAX, SpiffePattern};
 pub use stream::{Protocol, ServerStream};
 pub use termination::Termination;

@@ -8,11 +8,10 @@ use std::time::SystemTime;
 use model::{
     Certificate, Diagnostic, Diagnostics, HostName, HostPattern, HttpVersions, TlsTermination,
 };
+use rustls::ServerConfig;
 use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache};
-use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys, ServerConfig};
-use rustls_pki_types::CertificateDer;
 
+use crate::certified;
 use crate::domain::{self, ClientDomain};
 use crate::leaf::Leaf;
 use crate::pem::{self, Complaint};
@@ -133,7 +132,7 @@ struct Loading {
 impl Loading {
     /// Takes one certificate in, or says what is wrong with it.
     fn certificate(&mut self, certificate: &Certificate, is_default: bool) {
-        let loaded = load_certificate(certificate);
+        let loaded = certified::load(&certificate.chain, &certificate.key);
         let domain = self.domain(certificate);
         let (key, leaf) = match loaded {
             Ok(loaded) => loaded,
@@ -249,64 +248,6 @@ fn server_config(
     config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
     config.max_tls13_tickets = TICKETS_ON_REQUEST_MAX;
     config
-}
-
-/// A chain with its key, and what its leaf says.
-fn load_certificate(
-    certificate: &Certificate,
-) -> Result<(Arc<CertifiedKey>, Leaf), Vec<Complaint>> {
-    let (chain, key) =
-        match (pem::certificates(&certificate.chain), pem::private_key(&certificate.key)) {
-            (Ok(chain), Ok(key)) => (chain, key),
-            (chain, key) => return Err(chain.err().into_iter().chain(key.err()).collect()),
-        };
-    let provider = provider::provider();
-    let key = provider.key_provider.load_private_key(key).map_err(|_| {
-        vec![Complaint {
-            problem: format!("unusable private key in {}", pem::describe(&certificate.key)),
-            found: String::new(),
-            expected: "an RSA key of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519",
-        }]
-    })?;
-    let Some(leaf) = Leaf::parse(&chain[0]) else {
-        return Err(vec![Complaint {
-            problem: format!(
-                "the first certificate in {} does not parse",
-                pem::describe(&certificate.chain)
-            ),
-            found: String::new(),
-            expected: "an X.509 certificate",
-        }]);
-    };
-    let certified = CertifiedKey::new(chain, key);
-    match certified.keys_match() {
-        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
-        Err(_) => return Err(vec![mismatch(certificate, &certified)]),
-    }
-    Ok((Arc::new(certified), leaf))
-}
-
-/// Says why a key does not fit: another certificate of the chain has it, or none.
-fn mismatch(certificate: &Certificate, certified: &CertifiedKey) -> Complaint {
-    let fits = |der: &CertificateDer<'static>| {
-        CertifiedKey::new(vec![der.clone()], certified.key.clone()).keys_match().is_ok()
-    };
-    let chain = pem::describe(&certificate.chain);
-    match certified.cert.iter().position(fits) {
-        Some(index) => Complaint {
-            problem: format!("the chain in {chain} does not begin with the key's certificate"),
-            found: format!("the key's certificate as number {} of the chain", index + 1),
-            expected: "the leaf first, then its issuer",
-        },
-        None => Complaint {
-            problem: format!(
-                "the key in {} does not belong to the certificate in {chain}",
-                pem::describe(&certificate.key)
-            ),
-            found: "different public keys".to_owned(),
-            expected: "the private key of the first certificate",
-        },
-    }
 }
 
 fn warn(

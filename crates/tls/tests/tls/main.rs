@@ -2,6 +2,7 @@
 
 mod client_certificates;
 mod common;
+mod mutual;
 mod streams;
 mod terminations;
 mod upstreams;
