@@ -208,6 +208,7 @@ impl ClusterSetup {
                 ..Snapshot::default()
             },
             admin: overrides.admin.unwrap_or_default(),
+            mesh: None,
             echo: None,
             workers: overrides.workers,
             files: Vec::new(),

@@ -15,6 +15,8 @@ pub(crate) struct Context<'b> {
     pub(crate) base_dir: &'b Path,
     /// Files that the configuration names and that must be watched with it.
     pub(crate) files: BTreeSet<PathBuf>,
+    /// There is a mesh that upstreams may be reached through.
+    pub(crate) has_mesh: bool,
     /// Routes do not come from the file; these are its listeners if it names none.
     pub(crate) elsewhere: Option<&'b [Listener]>,
 }

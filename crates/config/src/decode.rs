@@ -6,6 +6,7 @@
 mod api_key;
 mod health;
 mod listeners;
+mod mesh;
 mod rules;
 mod settings;
 mod upstreams;
@@ -15,12 +16,12 @@ use std::sync::Arc;
 
 use model::{Diagnostic, Place, Snapshot};
 
-use crate::AdminAddress;
 use crate::context::Context;
 use crate::keys;
 use crate::report::KeyPath;
 use crate::tree::Node;
 use crate::value::{Map, Value};
+use crate::{AdminAddress, MeshConfig};
 
 pub(crate) use listeners::certificate_in_directory;
 
@@ -29,6 +30,7 @@ pub(crate) struct Decoded {
     pub(crate) snapshot: Snapshot,
     /// The admin port's address and where it is given, if it is.
     pub(crate) admin: Option<(AdminAddress, Place)>,
+    pub(crate) mesh: Option<MeshConfig>,
     pub(crate) echo: Option<(SocketAddr, Place)>,
     pub(crate) workers: Option<usize>,
 }
@@ -45,6 +47,7 @@ pub(crate) fn file(cx: &mut Context<'_>, root: Option<&Node<'_>>) -> Option<Deco
     let value = Value { node: root, path: KeyPath::Root };
     let top = value.map(cx, &keys::TOP)?;
     refuse_routes(cx, top);
+    let mesh = mesh::decode(cx, top);
     let (upstreams, known_upstreams) = upstreams::decode(cx, top);
     let (mut listeners, known_listeners) = listeners::decode(cx, top);
     let rules = rules::decode(cx, top, &known_upstreams, &known_listeners);
@@ -60,6 +63,7 @@ pub(crate) fn file(cx: &mut Context<'_>, root: Option<&Node<'_>>) -> Option<Deco
     Some(Decoded {
         snapshot,
         admin: settings::admin(cx, top),
+        mesh,
         echo: settings::echo(cx, top),
         workers: settings::workers(cx, top),
     })
@@ -181,6 +185,39 @@ mod tests {
         assert_eq!(addresses(own, &Overrides { port: None, ..overrides.clone() }), ["127.0.0.1:3"]);
         let routes = "rules: []\nupstreams: []";
         assert_eq!(errors(routes, &overrides).matches("routes come from the cluster").count(), 2);
+    }
+
+    #[test]
+    fn a_cluster_port_is_given_by_its_port_alone_and_needs_a_mesh() {
+        let mesh = "mesh: {config: m/proxy.conf}\n";
+        let text = "\
+upstreams:
+  - {name: a, via: mesh, port: 61000}
+  - {name: b, via: mesh, endpoints: [{port: 61001, weight: 2}, {via: direct, address: 'h:3'}]}
+  - {name: c, endpoints: [{via: mesh, port: 61002}, {host: h, port: 4}]}
+";
+        let config = config(&format!("{mesh}{text}"), &Overrides::default());
+        let mesh_config = config.mesh.unwrap();
+        assert_eq!(mesh_config.proxy_conf, Path::new("/etc/x/m/proxy.conf"));
+        assert!(!mesh_config.serve);
+        let upstreams = config.snapshot.upstreams.iter();
+        let targets: Vec<_> =
+            upstreams.flat_map(|u| &u.endpoints).map(|e| e.target.to_string()).collect();
+        assert_eq!(targets, ["mesh:61000", "mesh:61001", "h:3", "mesh:61002", "h:4"]);
+        for (upstream, wrong) in [
+            ("{name: a, via: mesh}", "upstreams[0]: via mesh without a port"),
+            ("{name: a, via: mesh, host: h, port: 1}", "host: host is given, and via is mesh"),
+            (
+                "{name: a, via: mesh, endpoints: [{address: 'h:1'}]}",
+                "endpoints[0].address: address is given",
+            ),
+        ] {
+            let text = format!("{mesh}upstreams: [{upstream}]");
+            let errors = errors(&text, &Overrides::default());
+            assert!(errors.contains(wrong), "{errors}");
+        }
+        let errors = errors(text, &Overrides::default());
+        assert_eq!(errors.matches("via mesh, and this file has no section mesh").count(), 3);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! decoding. A new key begins here; the tests then say what else it needs. Start at [`SECTIONS`].
 
 mod listeners;
+mod mesh;
 mod rules;
 mod settings;
 mod top;
@@ -13,6 +14,7 @@ mod upstreams;
 pub(crate) use listeners::{
     CERTIFICATE, CLIENT_CERTIFICATES, HTTP_VERSIONS, LISTENER, LISTENER_TLS,
 };
+pub(crate) use mesh::MESH;
 pub(crate) use rules::{API_KEY, REDIRECT, RULE, RULE_UPSTREAM};
 pub(crate) use settings::{ACCESS_LOG, ADMIN, ECHO, LIMITS, SHUTDOWN, TIMEOUTS};
 pub(crate) use top::TOP;
@@ -38,6 +40,7 @@ pub(crate) static SECTIONS: &[&Section] = &[
     &ACCESS_LOG,
     &SHUTDOWN,
     &ADMIN,
+    &MESH,
     &ECHO,
 ];
 

@@ -70,6 +70,15 @@ impl Default for AdminAddress {
     }
 }
 
+/// The mesh that a gateway's host is part of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeshConfig {
+    /// The file of its settings, which names the others. Read and watched by whoever serves.
+    pub proxy_conf: PathBuf,
+    /// Its ports are served too.
+    pub serve: bool,
+}
+
 /// A checked configuration, flags and environment applied.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -77,6 +86,8 @@ pub struct Config {
     pub snapshot: Snapshot,
     /// Where the admin port listens.
     pub admin: AdminAddress,
+    /// The mesh that this host is part of.
+    pub mesh: Option<MeshConfig>,
     /// Where the embedded test upstream listens, if there is one.
     pub echo: Option<SocketAddr>,
     /// Number of worker threads; `None` is one for each core.
@@ -130,6 +141,7 @@ pub fn parse(
         report: Report::new(source),
         base_dir,
         files: BTreeSet::new(),
+        has_mesh: false,
         elsewhere: overrides.routes_elsewhere.as_deref(),
     };
     let tree = tree::read(text, &mut cx.report);
@@ -142,10 +154,11 @@ pub fn parse(
         overrides.apply(&mut cx, &mut decoded);
         overrides::report_collisions(&mut cx, &decoded);
         let files = std::mem::take(&mut cx.files).into_iter().collect();
-        let Decoded { snapshot, admin, echo, workers } = decoded;
+        let Decoded { snapshot, admin, mesh, echo, workers } = decoded;
         let admin = admin.map(|(address, _)| address).unwrap_or_default();
         let echo = echo.map(|(address, _)| address);
-        (!cx.report.has_errors()).then_some(Config { snapshot, admin, echo, workers, files })
+        let config = Config { snapshot, admin, mesh, echo, workers, files };
+        (!cx.report.has_errors()).then_some(config)
     });
     (config, cx.report.finish())
 }

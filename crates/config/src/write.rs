@@ -14,7 +14,8 @@ use std::time::Duration;
 use model::{
     Action, Algorithm, Certificate, HealthCheck, HostHeader, HostPattern, HttpVersions, Listener,
     ListenerProtocol, Manners, MatchOrder, PathMatch, PathRewrite, PemSource, PoolLimits, Probe,
-    Redirect, Rule, Snapshot, TlsTermination, TlsVersion, Upstream, UpstreamTls, Verification,
+    Redirect, Rule, Snapshot, Target, TlsTermination, TlsVersion, Upstream, UpstreamTls,
+    Verification,
 };
 
 use crate::scalar::duration_text;
@@ -311,7 +312,11 @@ impl Writer<'_> {
         }
         let endpoints = upstream.endpoints.iter().map(|endpoint| {
             let target = &endpoint.target;
-            let mut keys = vec![("host", text(target.host())), ("port", number(target.port()))];
+            let mut keys = match target {
+                Target::ClusterPort(_) => vec![("via", text("mesh"))],
+                _ => vec![("host", text(target.host()))],
+            };
+            keys.push(("port", number(target.port())));
             if endpoint.weight != 1 {
                 keys.push(("weight", number(endpoint.weight)));
             }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use model::Name;
+use net::dial::Dialer;
 use rustc_hash::FxHashSet;
 
 use crate::access_log::AccessLog;
@@ -25,14 +26,14 @@ pub struct Shared {
     connections: AtomicUsize,
     /// What is counted.
     pub stats: Stats,
-    pub(crate) dialer: net::dial::Dialer,
+    pub(crate) dialer: Dialer,
     access_log: ArcSwap<Option<AccessLog>>,
 }
 
 impl Shared {
-    /// Begins with a program.
+    /// Begins with a program, and reaches endpoints by this dialer.
     #[must_use]
-    pub fn new(program: Program) -> Arc<Self> {
+    pub fn new(program: Program, dialer: Dialer) -> Arc<Self> {
         let generation = AtomicU64::new(program.generation);
         let stats = Stats::default();
         stats.requests.reserve(program.rules());
@@ -44,7 +45,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             stats,
-            dialer: net::dial::Dialer::default(),
+            dialer,
             access_log: ArcSwap::from_pointee(None),
         })
     }

@@ -49,16 +49,27 @@ pub const HANDSHAKE_RESULTS: [&str; 17] = [
     "other",
 ];
 /// How attempts to connect to an endpoint end.
-pub const CONNECT_RESULTS: [&str; 8] =
-    ["ok", "refused", "unreachable", "timeout", "resolve", "tls", "abandoned", "other"];
-/// How health checks end: well, without a connection, as [`CONNECT_RESULTS`] has it, or without an answer that says
-/// that the endpoint can serve.
-pub const HEALTH_RESULTS: [&str; 10] = [
+pub const CONNECT_RESULTS: [&str; 10] = [
     "ok",
     "refused",
     "unreachable",
     "timeout",
     "resolve",
+    "busy",
+    "nobody",
+    "tls",
+    "abandoned",
+    "other",
+];
+/// How health checks end: well, without a connection, as [`CONNECT_RESULTS`] has it, or without an answer that says
+/// that the endpoint can serve.
+pub const HEALTH_RESULTS: [&str; 11] = [
+    "ok",
+    "refused",
+    "unreachable",
+    "timeout",
+    "resolve",
+    "nobody",
     "tls",
     "closed",
     "malformed",

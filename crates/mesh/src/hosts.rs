@@ -170,6 +170,12 @@ impl Tunnel {
         host.tunnels.fetch_add(1, Ordering::Relaxed);
         Self(host.clone())
     }
+
+    /// Whether it goes to this host.
+    #[must_use]
+    pub fn goes_to(&self, host: &Arc<Host>) -> bool {
+        Arc::ptr_eq(&self.0, host) || self.0.target == host.target
+    }
 }
 
 impl Drop for Tunnel {

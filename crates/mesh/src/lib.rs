@@ -3,14 +3,17 @@
 //! A client connects to the port on its own host. There a pod of the host takes it, or another host is asked for one,
 //! in the protocol of [`peer`]. [`files`] and [`source`] say which hosts and pods there are, [`pods`] counts and
 //! chooses those of this host, [`hosts`] and [`race`] say who else is asked and when; all of that does no IO.
-//! [`serve()`] is the part that does. Must not know HTTP, nor how the program is started. Start at [`Maker`] and
-//! [`serve()`].
+//! [`serve()`] is the part that does, for clients and peers; [`ClusterPorts`] is the same for whoever dials in this
+//! process. Must not know HTTP, nor how the program is started. Start at [`Maker`] and [`serve()`].
 
+mod ask;
+mod dial;
 pub mod files;
 pub mod hosts;
 pub mod peer;
 pub mod pods;
 pub mod race;
+mod search;
 pub mod senders;
 mod serve;
 mod shared;
@@ -19,6 +22,7 @@ mod simulation;
 pub mod source;
 pub mod stats;
 
+pub use dial::ClusterPorts;
 pub use serve::{Serving, Sockets, serve};
 pub use shared::{Maker, Resolved, Shared, State};
 

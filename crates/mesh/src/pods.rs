@@ -52,6 +52,10 @@ impl Pod {
         self.connections() < self.mapping.connections_max
     }
 
+    fn is_sound(&self, now: Millis) -> bool {
+        self.count.refused_until.load(Ordering::Relaxed) <= now
+    }
+
     fn reserve(self: &Arc<Self>) -> Option<Place> {
         let most = self.mapping.connections_max;
         let counted = self.count.connections.fetch_update(
@@ -126,13 +130,27 @@ impl Pods {
         self.0.contains_key(&cluster_port)
     }
 
+    /// Whether a pod is among them, whatever it may have.
+    #[must_use]
+    pub fn have(&self, mapping: Mapping) -> bool {
+        let of_port = self.0.get(&mapping.cluster_port);
+        of_port.is_some_and(|pods| pods.iter().any(|p| p.mapping.host_port == mapping.host_port))
+    }
+
+    /// Whether one of a cluster port may have another connection, and has not refused one lately.
+    #[must_use]
+    pub fn have_room(&self, cluster_port: u16, now: Millis) -> bool {
+        let fit = |pod: &Arc<Pod>| pod.has_room() && pod.is_sound(now);
+        self.0.get(&cluster_port).is_some_and(|pods| pods.iter().any(fit))
+    }
+
     /// Chooses and reserves: of two at random the one that has less to do, for what each may have. Pods that refused a
     /// connection lately come after the others. `tried` has the host ports that refused this connection.
     #[must_use]
     pub fn pick(&self, cluster_port: u16, tried: &[u16], now: Millis, rng: &mut Rng) -> Pick {
         let Some(pods) = self.0.get(&cluster_port) else { return Pick::None };
         let untried = || pods.iter().filter(|pod| !tried.contains(&pod.mapping.host_port));
-        let sound = |pod: &&Arc<Pod>| pod.count.refused_until.load(Ordering::Relaxed) <= now;
+        let sound = |pod: &&Arc<Pod>| pod.is_sound(now);
         // Somebody else may take the last place in between; then it is looked for again, with one pod less.
         while untried().any(|pod| pod.has_room()) {
             let open = || untried().filter(|pod| pod.has_room());

@@ -1,9 +1,8 @@
 //! Serving on a worker thread: takes connections off the sockets of clients and of peers.
 //!
-//! [`client`] is a connection to a cluster port, [`peer`] one to the port that hosts ask each other on, [`ask`] how a
-//! host and a pod are asked. Everything of a connection stays on its worker. Start at [`serve`].
+//! [`client`] is a connection to a cluster port, [`peer`] one to the port that hosts ask each other on. Everything of a
+//! connection stays on its worker. Start at [`serve`].
 
-mod ask;
 mod client;
 mod peer;
 
@@ -59,15 +58,16 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn with_rng<T>(&self, use_it: impl FnOnce(&mut Rng) -> T) -> T {
-        use_it(&mut self.rng.borrow_mut())
+    /// Chance for one connection.
+    fn rng(&self) -> Rng {
+        Rng::new(self.rng.borrow_mut().next_u64())
     }
 
-    pub(crate) fn client_cells(&self, cluster_port: u16, host: &Arc<str>) -> Arc<Cells> {
+    fn client_cells(&self, cluster_port: u16, host: &Arc<str>) -> Arc<Cells> {
         Self::cells(&self.clients, &self.shared.clients, cluster_port, host)
     }
 
-    pub(crate) fn peer_cells(&self, cluster_port: u16) -> Arc<Cells> {
+    fn peer_cells(&self, cluster_port: u16) -> Arc<Cells> {
         Self::cells(&self.peers, &self.shared.peers, cluster_port, &"".into())
     }
 

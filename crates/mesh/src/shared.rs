@@ -106,17 +106,17 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Begins with a state; at most `connections_max` connections are served at a time, further ones wait in the
-    /// kernel's queues.
+    /// Begins with a state, and reaches hosts and pods by this dialer; at most `connections_max` connections are served
+    /// at a time, further ones wait in the kernel's queues.
     #[must_use]
-    pub fn new(state: State, connections_max: usize) -> Arc<Self> {
+    pub fn new(state: State, connections_max: usize, dialer: Dialer) -> Arc<Self> {
         Arc::new(Self {
             state: ArcSwap::from_pointee(state),
             began: Instant::now(),
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             connections_max,
-            dialer: Dialer::default(),
+            dialer,
             clients: Family::default(),
             peers: Family::default(),
         })

@@ -110,7 +110,8 @@ impl Drop for Open {
 pub struct Family(Mutex<FxHashMap<Key, Arc<Cells>>>);
 
 impl Family {
-    fn cells(&self, key: &Key) -> Arc<Cells> {
+    /// Takes the lock: for what does not come by the thousand a second and worker.
+    pub(crate) fn cells(&self, key: &Key) -> Arc<Cells> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cells) = all.get(key) {
             return cells.clone();

@@ -44,31 +44,47 @@ pub struct Endpoint {
     pub weight: u32,
 }
 
-/// What a dialer is given. Endpoints behind tunnels and cluster ports will be further variants.
+/// What a dialer is given. Endpoints behind tunnels will be a further variant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// An address.
     Address(SocketAddr),
     /// A name, resolved when a connection is needed and again when the answer has grown old.
     Named(HostName, u16),
+    /// A pod that serves this cluster port, on this or another host of the cluster.
+    ClusterPort(u16),
 }
 
 impl Target {
+    /// The host of a target that is on every host.
+    const HERE: &'static str = "localhost";
+
     /// The port.
     #[must_use]
     pub fn port(&self) -> u16 {
         match self {
             Self::Address(address) => address.port(),
-            Self::Named(_, port) => *port,
+            Self::Named(_, port) | Self::ClusterPort(port) => *port,
         }
     }
 
-    /// The host without port: what a certificate must name, unless told otherwise.
+    /// The host without port: what a certificate must name, unless told otherwise. A cluster port is every host's own.
     #[must_use]
     pub fn host(&self) -> String {
         match self {
             Self::Address(address) => address.ip().to_string(),
             Self::Named(name, _) => name.to_string(),
+            Self::ClusterPort(_) => Self::HERE.to_owned(),
+        }
+    }
+
+    /// Host and port as a Host header has them, without the port where it is the scheme's default and the host a name.
+    #[must_use]
+    pub fn authority(&self, default_port: u16) -> String {
+        match self {
+            Self::Address(address) => address.to_string(),
+            target if target.port() == default_port => target.host(),
+            target => format!("{}:{}", target.host(), target.port()),
         }
     }
 }
@@ -78,6 +94,7 @@ impl std::fmt::Display for Target {
         match self {
             Self::Address(address) => write!(f, "{address}"),
             Self::Named(name, port) => write!(f, "{name}:{port}"),
+            Self::ClusterPort(port) => write!(f, "mesh:{port}"),
         }
     }
 }

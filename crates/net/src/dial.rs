@@ -1,8 +1,13 @@
 //! The way out: a connection to a target, within a bound.
 //!
-//! Every role connects through here; what a target may be is `model::Target`. Must not know TLS or HTTP.
+//! Every role connects through here; what a target may be is `model::Target`. An address or a name is connected to by
+//! TCP; for any other kind of target somebody must have said how ([`way`]), which is the program's wiring. Must not
+//! know TLS or HTTP.
+
+pub mod way;
 
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use model::Target;
@@ -10,11 +15,33 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::resolve::{ResolveError, Resolver};
+pub use way::{Connecting, Duplex, Stream, Way};
 
-/// Connects to targets. Cheap to clone.
+/// Connects to targets. Cheap to clone; clones share names that were resolved, and ways.
 #[derive(Debug, Clone, Default)]
 pub struct Dialer {
     resolver: Resolver,
+    ways: Arc<Ways>,
+}
+
+/// How targets are reached that are no address, as far as somebody has said.
+#[derive(Debug, Default)]
+struct Ways {
+    cluster_ports: OnceLock<Arc<dyn Way>>,
+}
+
+/// Why whoever was asked to connect further did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// All who could take the connection have as many as they may.
+    #[error("all have as many connections as they may")]
+    Busy,
+    /// There is nobody who takes it.
+    #[error("nobody takes it")]
+    Nobody,
+    /// Nobody in this process knows the way.
+    #[error("there is no way to it")]
+    NoWay,
 }
 
 /// Why a connection did not come about.
@@ -46,10 +73,20 @@ pub enum DialError {
         /// How long was waited.
         waited: Duration,
     },
+    /// Whoever was to connect further did not.
+    #[error("connecting to {target}")]
+    Refused {
+        /// Where to.
+        target: String,
+        /// Why not.
+        #[source]
+        reason: Refusal,
+    },
 }
 
 impl DialError {
-    /// A short word for metrics: `resolve`, `refused`, `unreachable`, `timeout`, `other`.
+    /// A short word for metrics: `resolve`, `refused`, `unreachable`, `timeout`, `busy`, `nobody`, `other`. Of all of
+    /// them nothing was sent, so that another target may be tried.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         use std::io::ErrorKind;
@@ -62,17 +99,51 @@ impl DialError {
                 ErrorKind::TimedOut => "timeout",
                 _ => "other",
             },
+            Self::Refused { reason, .. } => match reason {
+                Refusal::Busy => "busy",
+                Refusal::Nobody => "nobody",
+                Refusal::NoWay => "other",
+            },
         }
     }
 }
 
 impl Dialer {
-    /// Connects within `timeout`, name resolution included. Of several addresses of a name each is tried in turn,
-    /// with an equal share of what is left of the time. Nagle's algorithm is off. Dropped, it closes the socket.
+    /// Reaches cluster ports by this from now on, in all clones. `false` where there is a way already, which stays.
+    pub fn add_way_to_cluster_ports(&self, way: Arc<dyn Way>) -> bool {
+        self.ways.cluster_ports.set(way).is_ok()
+    }
+
+    /// Connects to a target of any kind within `timeout`. `client` is whose connection it is, for ways that can tell
+    /// the other side; `None` where it may carry what several clients say. Dropped, all that belongs to it is closed.
     ///
     /// # Errors
-    /// [`DialError`]; of several addresses that of the last.
+    /// [`DialError`], also where nobody knows the way.
     pub async fn connect(
+        &self,
+        target: &Target,
+        client: Option<SocketAddr>,
+        timeout: Duration,
+    ) -> Result<Stream, DialError> {
+        let way = match target {
+            Target::Address(_) | Target::Named(..) => {
+                return self.connect_tcp(target, timeout).await.map(Stream::Tcp);
+            }
+            Target::ClusterPort(_) => self.ways.cluster_ports.get(),
+        };
+        match way {
+            Some(way) => way.connect(target, client, timeout).await,
+            None => Err(no_way(target)),
+        }
+    }
+
+    /// Connects to an address or a name within `timeout`, name resolution included. Of several addresses of a name each
+    /// is tried in turn, with an equal share of what is left of the time. Nagle's algorithm is off. Dropped, it closes
+    /// the socket.
+    ///
+    /// # Errors
+    /// [`DialError`]; of several addresses that of the last. There is no way to any other kind of target.
+    pub async fn connect_tcp(
         &self,
         target: &Target,
         timeout: Duration,
@@ -81,6 +152,7 @@ impl Dialer {
         let (name, port) = match target {
             Target::Address(address) => return connect_one(target, *address, timeout).await,
             Target::Named(name, port) => (name, *port),
+            Target::ClusterPort(_) => return Err(no_way(target)),
         };
         let resolved = tokio::time::timeout_at(deadline, self.resolver.resolve(name.as_str()));
         let addresses = resolved
@@ -98,6 +170,10 @@ impl Dialer {
         }
         Err(last.unwrap_or(DialError::Timeout { target: target.to_string(), waited: timeout }))
     }
+}
+
+fn no_way(target: &Target) -> DialError {
+    DialError::Refused { target: target.to_string(), reason: Refusal::NoWay }
 }
 
 async fn connect_one(
@@ -128,7 +204,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let target = Target::Named(HostName::parse("localhost").unwrap(), port);
-        Dialer::default().connect(&target, SECOND).await.unwrap();
+        Dialer::default().connect(&target, None, SECOND).await.unwrap();
     }
 
     #[tokio::test]
@@ -137,8 +213,40 @@ mod tests {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             listener.local_addr().unwrap()
         };
-        let error = Dialer::default().connect(&Target::Address(address), SECOND).await.unwrap_err();
+        let target = Target::Address(address);
+        let error = Dialer::default().connect(&target, None, SECOND).await.unwrap_err();
         assert_eq!(error.as_str(), "refused");
         assert!(error.to_string().contains(&address.to_string()));
+    }
+
+    /// Says which target it was asked for, and is always busy.
+    #[derive(Debug, Default)]
+    struct Busy;
+
+    impl Way for Busy {
+        fn connect<'w>(
+            &'w self,
+            target: &'w Target,
+            _: Option<SocketAddr>,
+            _: Duration,
+        ) -> Connecting<'w> {
+            let target = target.to_string();
+            Box::pin(async { Err(DialError::Refused { target, reason: Refusal::Busy }) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_way_is_there_for_every_clone_from_when_it_was_added_and_the_first_one_stays() {
+        let dialer = Dialer::default();
+        let clone = dialer.clone();
+        let target = Target::ClusterPort(61_000);
+        let error = clone.connect(&target, None, SECOND).await.unwrap_err();
+        assert!(matches!(error, DialError::Refused { reason: Refusal::NoWay, .. }), "{error}");
+        assert!(dialer.add_way_to_cluster_ports(Arc::new(Busy)));
+        assert!(!clone.add_way_to_cluster_ports(Arc::new(Busy)));
+        let error = clone.connect(&target, None, SECOND).await.unwrap_err();
+        assert_eq!((error.as_str(), &*error.to_string()), ("busy", "connecting to mesh:61000"));
+        let error = clone.connect_tcp(&target, SECOND).await.unwrap_err();
+        assert_eq!(error.as_str(), "other");
     }
 }

@@ -193,6 +193,7 @@ mod tests {
         Config {
             snapshot: Snapshot { listeners, ..Snapshot::default() },
             admin: config::AdminAddress::Off,
+            mesh: None,
             echo: None,
             workers: None,
             files: Vec::new(),

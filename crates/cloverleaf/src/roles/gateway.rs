@@ -1,9 +1,10 @@
 //! The role `gateway`: HTTP and HTTPS from a YAML file, or from a cluster.
 //!
 //! Starts everything, then follows the file, the cluster and the signals until it is told to stop. [`listeners`] opens
-//! and closes sockets, [`reload`] brings in what has changed, [`provider`] shows it all on the admin port. Wiring only:
-//! what happens to a request is `http_proxy`'s.
+//! and closes sockets, [`reload`] brings in what has changed, [`beside`] is the mesh that upstreams may be reached
+//! through, [`provider`] shows it all on the admin port. Wiring only: what happens to a request is `http_proxy`'s.
 
+mod beside;
 mod figures;
 mod listeners;
 mod metrics;
@@ -16,21 +17,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use config::{AdminAddress, Config, Watcher};
+use config::{AdminAddress, Config, MeshConfig, Watcher};
 use http_proxy::{Prober, Program, Shared};
 use kubernetes::Cluster;
 use model::{Diagnostics, Shutdown};
+use net::dial::Dialer;
 use net::worker::Workers;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::lifecycle::{drained, start_admin};
+use super::mesh::member::Reading;
 use super::signals::{Signal, Signals};
 use crate::UsageError;
 use crate::cli::GatewayArgs;
 use crate::cluster::ClusterSetup;
 use crate::cluster::view::ClusterView;
 use crate::source::Source;
+use beside::Beside;
 use listeners::Listeners;
 use provider::Provider;
 use reload::{Reload, compile};
@@ -103,6 +107,8 @@ async fn connect(
 struct Begun {
     config: Config,
     program: Program,
+    /// The mesh's files, if there is a mesh.
+    mesh: Option<Reading>,
     /// Warnings.
     found: Diagnostics,
 }
@@ -112,11 +118,22 @@ struct Begun {
 fn first(source: &Source, watcher: &mut Watcher) -> anyhow::Result<Result<Begun, Diagnostics>> {
     let (config, mut found) = reload::load(source);
     let Some(config) = config else { return Ok(Err(found)) };
-    watcher.set_paths(reload::watched(source, &config))?;
+    let settings = config.mesh.iter().map(|mesh| mesh.proxy_conf.clone());
+    let files = reload::watched(source, &config);
+    watcher.set_paths(files.iter().cloned().chain(settings).collect())?;
+    let mesh = config.mesh.as_ref().map(|mesh| Reading::first(&mesh.proxy_conf)).transpose()?;
+    if let Some(reading) = &mesh {
+        found.0.extend(reading.found.0.iter().cloned());
+        if !reading.is_usable() {
+            return Ok(Err(found));
+        }
+    }
+    // From here on it is followed by itself.
+    watcher.set_paths(files)?;
     Ok(match compile(1, &config, None) {
         Ok((program, warnings)) => {
             found.0.extend(warnings.0);
-            Ok(Begun { config, program, found })
+            Ok(Begun { config, program, mesh, found })
         }
         Err(errors) => {
             found.0.extend(errors.0);
@@ -133,6 +150,9 @@ struct Gateway {
     /// Asks the endpoints that have a health check.
     prober: Prober,
     provider: Arc<Provider>,
+    /// What cluster ports are reached through.
+    mesh: Option<Beside>,
+    dialer: Dialer,
     watcher: Watcher,
     stop: watch::Sender<bool>,
 }
@@ -166,12 +186,13 @@ async fn serve(
     watcher: Watcher,
     mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
-    let Begun { config, program, found } = begun;
+    let Begun { config, program, mesh, found } = begun;
     found.0.iter().for_each(|problem| eprintln!("{problem}"));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers =
         Workers::start(config.workers.unwrap_or(cores)).context("starting worker threads")?;
-    let shared = Shared::new(program);
+    let dialer = Dialer::default();
+    let shared = Shared::new(program, dialer.clone());
     reload::open_access_log(&shared)?;
     let (stop, stopped) = watch::channel(false);
     start_echo(&config, stopped.clone())?;
@@ -187,7 +208,11 @@ async fn serve(
     });
     let mut sources = Sources { reload: Reload::new(source.clone(), config.clone()), objects };
     let listeners = Listeners::default();
-    let mut gateway = Gateway { workers, shared, listeners, prober, provider, watcher, stop };
+    let mut gateway =
+        Gateway { workers, shared, listeners, prober, provider, mesh: None, dialer, watcher, stop };
+    if let (Some(mesh), Some(reading)) = (&config.mesh, mesh) {
+        gateway.join(mesh, reading).await?;
+    }
     let signal = match gateway.begin(&config, &mut sources, &mut signals).await? {
         Some(early) => early,
         None => {
@@ -239,6 +264,13 @@ fn start_echo(config: &Config, mut stopped: watch::Receiver<bool>) -> anyhow::Re
 }
 
 impl Gateway {
+    /// Reaches cluster ports from now on.
+    async fn join(&mut self, mesh: &MeshConfig, reading: Reading) -> anyhow::Result<()> {
+        let (workers, provider) = (&self.workers, &self.provider);
+        self.mesh = Some(Beside::start(mesh, reading, &self.dialer, workers, provider).await?);
+        Ok(())
+    }
+
     /// Opens the listeners; where routes come from a cluster, with the first of them, so that nobody is told that there
     /// are none. Gives the signal that came before that, if one did.
     async fn begin(
@@ -274,7 +306,10 @@ impl Gateway {
                     sources.reload.objects(self, output).await;
                 }
                 signal = signals.next() => match signal {
-                    Signal::Reload => sources.reload.run(self).await,
+                    Signal::Reload => {
+                        self.mesh.iter().for_each(Beside::reload);
+                        sources.reload.run(self).await;
+                    }
                     stop => return stop,
                 },
             }
@@ -303,13 +338,18 @@ impl Gateway {
             }
         }
         self.listeners.close_all();
+        self.mesh.iter().for_each(Beside::close);
         self.shared.drain();
         self.close_connections().await;
+        let open = || {
+            let of_mesh = self.mesh.as_ref().map_or(0, Beside::open_connections);
+            self.shared.open_connections() + of_mesh
+        };
         tokio::select! {
-            () = drained(|| self.shared.open_connections(), drain) => {}
+            () = drained(open, drain) => {}
             _ = signals.stop() => {}
         }
-        let left = self.shared.open_connections();
+        let left = open();
         if left > 0 {
             tracing::warn!(connections = left, "stopped with connections open");
         }

@@ -1,6 +1,7 @@
 //! The role `mesh` through its front door: hosts in network namespaces of their own, pods that say which they are, and
 //! the original proxy's bytes written out. Needs root. Start at [`support`].
 
+mod beside;
 mod clients;
 mod leaks;
 mod peers;

@@ -32,6 +32,8 @@ pub(crate) struct Start<'n> {
     host: u8,
     dir: tempfile::TempDir,
     wrapper: Vec<&'static str>,
+    /// What is to be run, and with which of the files.
+    role: [&'static str; 2],
 }
 
 /// `hosts.conf` with these hosts of a network.
@@ -43,7 +45,8 @@ impl<'n> Start<'n> {
     /// On a host, listening on its address; with these mappings, and all hosts of the network in `hosts.conf`.
     pub(crate) fn new(network: &'n Network, host: u8, mappings: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let start = Self { network, host, dir, wrapper: Vec::new() };
+        let role = ["mesh", "proxy.conf"];
+        let start = Self { network, host, dir, wrapper: Vec::new(), role };
         let address = network.address(host);
         start
             .file("proxy.conf", &format!("HOST {address}\n"))
@@ -62,6 +65,13 @@ impl<'n> Start<'n> {
         self.file("proxy.conf", &format!("{before}{lines}\n"))
     }
 
+    /// A gateway in its place, with this file. It may say `@` for the host's address.
+    pub(crate) fn gateway(mut self, yaml: &str) -> Self {
+        self.role = ["gateway", "gateway.yaml"];
+        let address = self.network.address(self.host).to_string();
+        self.file("gateway.yaml", &yaml.replace('@', &address))
+    }
+
     /// Run by another program, which becomes this one.
     pub(crate) fn by(mut self, wrapper: &[&'static str]) -> Self {
         self.wrapper = wrapper.to_vec();
@@ -73,7 +83,12 @@ impl<'n> Start<'n> {
         let words: Vec<&str> =
             self.wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_cloverleaf")]).collect();
         let mut command = self.network.command(self.host, words[0]);
-        command.args(&words[1..]).arg("mesh").arg(self.dir.path().join("proxy.conf"));
+        let [role, file] = self.role;
+        command.args(&words[1..]).arg(role);
+        if role == "gateway" {
+            command.arg("--debug").arg("--config");
+        }
+        command.arg(self.dir.path().join(file));
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LOG_LEVEL", "debug");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Mesh { network: self.network, host: self.host, child, exit: None, dir: self.dir }

@@ -89,9 +89,14 @@ fn upstream(cx: &mut Context<'_>, map: Map<'_, '_>, name: Option<&str>) -> Optio
 
 /// The one endpoint that `host` and `port` name, or those of `endpoints`.
 fn endpoints(cx: &mut Context<'_>, map: Map<'_, '_>, default_port: u16) -> Vec<Endpoint> {
+    let via = via(cx, map).unwrap_or(Via::Direct);
     let port = map.port(cx, "port", default_port);
     let host = map.get("host").filter(|host| !is_blank(host));
     let Some(list) = map.get("endpoints") else {
+        if via == Via::Mesh {
+            let target = cluster_port(cx, map, &[("host", host)]);
+            return target.map(|target| Endpoint { target, weight: 1 }).into_iter().collect();
+        }
         if host.is_none() {
             let missing =
                 map.error(cx, "neither host nor endpoints are given").expected("one of them");
@@ -111,7 +116,7 @@ fn endpoints(cx: &mut Context<'_>, map: Map<'_, '_>, default_port: u16) -> Vec<E
         }
     }
     let endpoints = map
-        .list(cx, "endpoints", |cx, _, item| endpoint(cx, item, default_port))
+        .list(cx, "endpoints", |cx, _, item| endpoint(cx, item, (via, default_port)))
         .unwrap_or_default();
     if matches!(&list.node.data, crate::tree::Data::List(items) if items.is_empty()) {
         let none = list.error(cx, "an empty list").expected("at least one endpoint");
@@ -120,12 +125,64 @@ fn endpoints(cx: &mut Context<'_>, map: Map<'_, '_>, default_port: u16) -> Vec<E
     endpoints
 }
 
-fn endpoint(cx: &mut Context<'_>, item: Value<'_, '_>, default_port: u16) -> Option<Endpoint> {
+/// How an endpoint is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Via {
+    Direct,
+    Mesh,
+}
+
+fn via(cx: &mut Context<'_>, map: Map<'_, '_>) -> Option<Via> {
+    match map.choice(cx, "via")? {
+        "mesh" => {
+            let value = map.get("via")?;
+            if !cx.has_mesh {
+                let problem = "via mesh, and this file has no section mesh";
+                let diagnostic = value.error(cx, problem);
+                cx.report.push(diagnostic.expected("mesh: {config: …/proxy.conf} in this file"));
+            }
+            Some(Via::Mesh)
+        }
+        _ => Some(Via::Direct),
+    }
+}
+
+/// What `port` names, where nothing else may be given.
+fn cluster_port(
+    cx: &mut Context<'_>,
+    map: Map<'_, '_>,
+    others: &[(&str, Option<Value<'_, '_>>)],
+) -> Option<Target> {
+    for (key, value) in others {
+        if let Some(value) = value {
+            let problem = format!("{key} is given, and via is mesh");
+            let diagnostic = value.error(cx, problem);
+            cx.report.push(diagnostic.expected("port alone: the cluster port"));
+        }
+    }
+    let port = map.port(cx, "port", 0);
+    if port == 0 {
+        let missing = map.error(cx, "via mesh without a port");
+        cx.report.push(missing.expected("port: the cluster port, from 1 to 65535"));
+        return None;
+    }
+    Some(Target::ClusterPort(port))
+}
+
+fn endpoint(
+    cx: &mut Context<'_>,
+    item: Value<'_, '_>,
+    (usual_via, default_port): (Via, u16),
+) -> Option<Endpoint> {
     let map = item.map(cx, &keys::ENDPOINT)?;
     let weight = map.integer(cx, "weight").and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
     let port = map.port(cx, "port", default_port);
     let host = map.get("host").filter(|host| !is_blank(host));
     let address = map.get("address").filter(|address| !is_blank(address));
+    if via(cx, map).unwrap_or(usual_via) == Via::Mesh {
+        let target = cluster_port(cx, map, &[("host", host), ("address", address)])?;
+        return Some(Endpoint { target, weight });
+    }
     let target = match (address, host) {
         (Some(_), None) if map.get("port").is_none() => map.parsed(cx, "address", |text| {
             let (host, port) = scalar::host_and_port(text)?;

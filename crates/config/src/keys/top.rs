@@ -1,7 +1,7 @@
 //! The keys of the file itself.
 
 use super::{
-    ACCESS_LOG, ADMIN, ECHO, Key, Kind, LIMITS, LISTENER, RULE, SHUTDOWN, Section, TIMEOUTS,
+    ACCESS_LOG, ADMIN, ECHO, Key, Kind, LIMITS, LISTENER, MESH, RULE, SHUTDOWN, Section, TIMEOUTS,
     UPSTREAM,
 };
 
@@ -145,6 +145,16 @@ shutdown:
             example: "\
 admin:
   address: 127.0.0.1:9181
+",
+        },
+        Key {
+            name: "mesh",
+            kind: Kind::Object(&MESH),
+            default: "none",
+            doc: "The mesh that this host is part of, for upstreams with `via: mesh`.",
+            example: "\
+mesh:
+  config: /etc/cloverleaf/proxy.conf
 ",
         },
         Key {

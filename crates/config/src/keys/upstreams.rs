@@ -44,6 +44,22 @@ upstreams:
 ",
         },
         Key {
+            name: "via",
+            kind: Kind::Choice(&["direct", "mesh"]),
+            default: "`direct`",
+            doc: "How the servers are reached. With `mesh` each is a cluster port, given by `port` alone: a pod that \
+                  serves it, on this host or another (see [docs/mesh.md](mesh.md)). Needs the section `mesh`. Such \
+                  a server's name, for its certificate and for noHostRewrite, is `localhost`.",
+            example: "\
+mesh:
+  config: proxy.conf
+upstreams:
+  - name: shop
+    via: mesh
+    port: 61000
+",
+        },
+        Key {
             name: "scheme",
             kind: Kind::Choice(&["http", "https"]),
             default: "`http`",
@@ -182,7 +198,7 @@ upstreams:
 pub(crate) static ENDPOINT: Section = Section {
     path: "upstreams[].endpoints[]",
     id: "endpoint",
-    doc: "One server of an upstream: either `host` and `port`, or `address`.",
+    doc: "One server of an upstream: either `host` and `port`, or `address`, or `via: mesh` and `port`.",
     keys: &[
         Key {
             name: "host",
@@ -220,6 +236,23 @@ upstreams:
     endpoints:
       - address: shop-a.internal:3000
       - address: \"[2001:db8::7]:3000\"
+",
+        },
+        Key {
+            name: "via",
+            kind: Kind::Choice(&["direct", "mesh"]),
+            default: "the upstream's `via`",
+            doc: "How this server is reached.",
+            example: "\
+mesh:
+  config: proxy.conf
+upstreams:
+  - name: shop
+    endpoints:
+      - via: mesh
+        port: 61000
+        weight: 9
+      - address: 10.1.2.4:3000
 ",
         },
         Key {

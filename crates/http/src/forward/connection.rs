@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use model::Target;
-use net::dial::{DialError, Dialer};
+use net::dial::{DialError, Dialer, Stream};
 use tls::ClientTls;
 
 use crate::h1::buffer::Buffer;
@@ -89,8 +89,14 @@ impl Connection {
             Security::Tls(client) => Some(client),
             Security::Missing => return Err(ConnectError::NoTls { target: target.to_string() }),
         };
-        let stream = dialer.connect(target, timeout).await?;
-        let Some(client) = client else { return Ok(Self::new(Io::Tcp(stream))) };
+        // Of no client: the next request on it may be another's.
+        let stream = dialer.connect(target, None, timeout).await?;
+        let Some(client) = client else {
+            return Ok(Self::new(match stream {
+                Stream::Tcp(stream) => Io::Tcp(stream),
+                Stream::Way(stream) => Io::Way(stream),
+            }));
+        };
         let host = target.host();
         let stream = tokio::time::timeout_at(deadline, client.connect(stream, &host))
             .await
@@ -109,9 +115,10 @@ impl Connection {
         })
     }
 
-    /// Whether nothing has come since the last answer, not even an end.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.input.is_empty() && self.wire.is_quiet()
+    /// Whether it may carry another request: nothing has come since the last answer, not even an end, and it goes
+    /// where a new one would go.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.input.is_empty() && self.wire.is_current() && self.wire.is_quiet()
     }
 
     /// Gives back what an idle connection does not need.

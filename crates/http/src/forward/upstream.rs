@@ -236,11 +236,8 @@ impl Endpoint {
     ) -> Self {
         let label: Name = endpoint.target.to_string().into();
         let default_port = if model.tls.is_some() { 443 } else { 80 };
-        let host_header =
-            (model.host_header == HostHeader::Endpoint).then(|| match &endpoint.target {
-                Target::Named(name, port) if *port == default_port => name.as_str().into(),
-                target => target.to_string().into_boxed_str(),
-            });
+        let host_header = (model.host_header == HostHeader::Endpoint)
+            .then(|| endpoint.target.authority(default_port).into_boxed_str());
         let key = (model.name.clone(), label.clone());
         Self {
             target: endpoint.target.clone(),
@@ -260,7 +257,7 @@ impl Endpoint {
         while let Some(Idle { connection, since }) = idle.pop_back() {
             self.cells.idle.sub(1);
             let young = replayable || since.elapsed() < UNSAFE_REUSE_IDLE_MAX;
-            if young && connection.is_quiet() {
+            if young && connection.is_usable() {
                 return Some(connection);
             }
         }
@@ -285,7 +282,7 @@ impl Endpoint {
         }
         let now = Instant::now();
         idle.retain(|i| {
-            is_up && now - i.since < self.limits.idle_timeout && i.connection.is_quiet()
+            is_up && now - i.since < self.limits.idle_timeout && i.connection.is_usable()
         });
         self.cells.idle.sub((before - idle.len()) as u64);
     }

@@ -10,6 +10,7 @@ use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
+use net::dial::{Duplex, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
@@ -23,8 +24,10 @@ pub(crate) enum Io {
     Tcp(TcpStream),
     /// TLS that a client began with us.
     Accepted(Box<tls::ServerStream<TcpStream>>),
+    /// To an upstream that no address leads to.
+    Way(Box<dyn Duplex>),
     /// TLS that we began with an upstream.
-    Connected(Box<tls::ClientStream<TcpStream>>),
+    Connected(Box<tls::ClientStream<Stream>>),
 }
 
 macro_rules! each {
@@ -32,6 +35,10 @@ macro_rules! each {
         match $io {
             Io::Tcp($stream) => $call,
             Io::Accepted($stream) => {
+                let $stream = &mut **$stream;
+                $call
+            }
+            Io::Way($stream) => {
                 let $stream = &mut **$stream;
                 $call
             }
@@ -44,11 +51,16 @@ macro_rules! each {
 }
 
 impl Io {
-    fn tcp(&self) -> &TcpStream {
+    /// The socket below, where there is one.
+    fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Tcp(stream) => stream,
-            Self::Accepted(stream) => stream.io(),
-            Self::Connected(stream) => stream.io(),
+            Self::Tcp(stream) => Some(stream),
+            Self::Accepted(stream) => Some(stream.io()),
+            Self::Way(_) => None,
+            Self::Connected(stream) => match stream.io() {
+                Stream::Tcp(stream) => Some(stream),
+                Stream::Way(_) => None,
+            },
         }
     }
 }
@@ -88,6 +100,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(_) => Poll::Ready(Ok(())),
             Self::Accepted(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Way(stream) => Pin::new(&mut **stream).poll_flush(cx),
             Self::Connected(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
@@ -163,12 +176,23 @@ impl Wire {
         pin!(unconstrained(read)).poll(&mut cx).is_pending()
     }
 
+    /// Whether it goes where a new connection would go.
+    pub(crate) fn is_current(&self) -> bool {
+        match &*self.io.borrow() {
+            Io::Tcp(_) | Io::Accepted(_) => true,
+            Io::Way(stream) => stream.is_current(),
+            Io::Connected(stream) => stream.io().is_current(),
+        }
+    }
+
     /// Ready when the other side has done something while nothing is read: `true` where it has reset the connection,
-    /// `false` where it has sent more or closed its side, after which a reset can no longer be seen from here.
+    /// `false` where it has sent more or closed its side, after which a reset can no longer be seen from here. Never
+    /// where no socket of ours is below, as with some upstreams.
     pub(crate) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let io = self.io.borrow();
         let mut byte = [0; 1];
-        io.tcp().poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(|peeked| peeked.is_err())
+        let Some(tcp) = io.tcp() else { return Poll::Pending };
+        tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(|peeked| peeked.is_err())
     }
 
     /// Writes all of both, the first before the second. Dropped, a part may have been written.
@@ -203,7 +227,12 @@ impl Wire {
 
     /// Makes the close that follows a reset, so that nobody takes what was sent for complete.
     pub(crate) fn reset_on_close(&self) {
-        let _ = self.io.borrow().tcp().set_zero_linger();
+        match &*self.io.borrow() {
+            Io::Tcp(stream) => drop(stream.set_zero_linger()),
+            Io::Accepted(stream) => drop(stream.io().set_zero_linger()),
+            Io::Way(stream) => stream.reset_on_close(),
+            Io::Connected(stream) => stream.io().reset_on_close(),
+        }
     }
 }
 
@@ -226,7 +255,7 @@ mod tests {
         assert!(wires.iter().all(Wire::is_quiet));
         drop(peers);
         for wire in &wires {
-            poll_fn(|cx| wire.io.borrow().tcp().poll_read_ready(cx)).await.unwrap();
+            poll_fn(|cx| wire.io.borrow().tcp().unwrap().poll_read_ready(cx)).await.unwrap();
         }
         tokio::task::yield_now().await;
         let quiet = wires.iter().filter(|wire| wire.is_quiet()).count();

@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use model::{HealthCheck, HostName, Probe, Target};
-use net::dial::{DialError, Dialer};
+use net::dial::{DialError, Dialer, Refusal};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
@@ -84,7 +84,12 @@ pub(super) async fn ask(
     let deadline = Instant::now() + check.timeout;
     let moved = check.port.map(|port| with_port(target, port));
     let target = moved.as_ref().unwrap_or(target);
-    let stream = dialer.connect(target, check.timeout).await.map_err(ProbeError::Dial)?;
+    let stream = match dialer.connect(target, None, check.timeout).await {
+        Ok(stream) => stream,
+        // Somebody is there, and has all that it can do.
+        Err(DialError::Refused { reason: Refusal::Busy, .. }) => return Ok(()),
+        Err(error) => return Err(ProbeError::Dial(error)),
+    };
     let Probe::Http { path, host, tls: encrypted, statuses } = &check.probe else { return Ok(()) };
     let request = request(target, path, host.as_ref(), *encrypted)?;
     let answered = async {
@@ -109,6 +114,7 @@ fn with_port(target: &Target, port: u16) -> Target {
     match target {
         Target::Address(address) => Target::Address((address.ip(), port).into()),
         Target::Named(name, _) => Target::Named(name.clone(), port),
+        Target::ClusterPort(_) => Target::ClusterPort(port),
     }
 }
 
@@ -124,11 +130,10 @@ fn request(
         return Err(ProbeError::Path);
     }
     let default_port = if encrypted { 443 } else { 80 };
-    let host = match (host, target) {
-        (Some(host), _) if host.as_str().contains(':') => format!("[{host}]"),
-        (Some(host), _) => host.to_string(),
-        (None, Target::Named(name, port)) if *port == default_port => name.to_string(),
-        (None, target) => target.to_string(),
+    let host = match host {
+        Some(host) if host.as_str().contains(':') => format!("[{host}]"),
+        Some(host) => host.to_string(),
+        None => target.authority(default_port),
     };
     Ok(format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: cloverleaf-health\r\nAccept: */*\r\n\

@@ -210,7 +210,7 @@ mod tests {
             (&[], &[]),
         ];
         let first = Program::compile(0, snapshot(vec![]), None, "test", None).unwrap().0;
-        let shared = Shared::new(first);
+        let shared = Shared::new(first, Dialer::default());
         let mut prober = Prober::new(&shared).unwrap();
         let mut before = BTreeMap::new();
         for (generation, (upstreams, (new, kept))) in (1..).zip(programs.into_iter().zip(wanted)) {
@@ -239,7 +239,7 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         let checked = vec![checked("a", &[&address], 1), checked("b", &[&address], 1)];
         let program = Program::compile(1, snapshot(checked), None, "test", None).unwrap().0;
-        let shared = Shared::new(program);
+        let shared = Shared::new(program, Dialer::default());
         let mut prober = Prober::new(&shared).unwrap();
         prober.follow(&shared.program());
         let began = Instant::now();

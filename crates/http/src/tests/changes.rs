@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{ListenerProtocol, PemSource, Snapshot, UpstreamId};
+use net::dial::Dialer;
 
 use super::{listener, snapshot, upstream};
 use crate::program::Program;
@@ -25,7 +26,7 @@ struct World {
 
 impl World {
     fn new(first: &Snapshot) -> Self {
-        let shared = Shared::new(compiled(1, first, None));
+        let shared = Shared::new(compiled(1, first, None), Dialer::default());
         let worker = Worker::new(0, shared.clone());
         Self { shared, worker, generation: 1 }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::{HealthCheck, Probe, Snapshot, Upstream, UpstreamId};
+use net::dial::Dialer;
 
 use super::{snapshot, upstream};
 use crate::health::Prober;
@@ -38,7 +39,7 @@ async fn measure(what: &str, check: Option<HealthCheck>) {
     let began = Instant::now();
     let first = Program::compile(1, now.clone(), None, "x", None).unwrap().0;
     println!("{what}: the first program {:?}", began.elapsed());
-    let shared = Shared::new(first);
+    let shared = Shared::new(first, Dialer::default());
     let mut prober = Prober::new(&shared).unwrap();
     prober.follow(&shared.program());
     let worker = Worker::new(0, shared.clone());

@@ -7,8 +7,8 @@ use stream::pump;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::ask::{NoPod, own_pod};
 use super::{Counted, Worker};
+use crate::ask::{NoPod, own_pod};
 use crate::peer::{REQUEST_BYTES_MAX, Reply, read_request};
 use crate::pods::Place;
 use crate::shared::State;
@@ -64,7 +64,9 @@ async fn answer(
     };
     let pod_time = u64::try_from(state.settings.times.pod.as_millis()).unwrap_or(u64::MAX);
     let deadline = worker.shared.now().saturating_add(pod_time);
-    let (mut pod, place) = match own_pod(worker, state, cluster_port, deadline).await {
+    let mut rng = worker.rng();
+    let own = own_pod((&worker.shared, state), cluster_port, deadline, &mut rng).await;
+    let (mut pod, place) = match own {
         Ok(reached) => reached,
         Err(NoPod::Busy) => {
             // A peer that is gone already hears nothing.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use admin::Readiness;
 use admin::metrics::Family;
 use admin::state::{
-    ByClass, ConfigState, EndpointState, HealthState, Latency, ListenerState, RuleState, State,
-    UpstreamState,
+    ByClass, ConfigState, EndpointState, HealthState, Latency, ListenerState, PROBLEMS_MAX,
+    RuleState, State, UpstreamState,
 };
 use http_proxy::health::EndpointHealth;
 use http_proxy::stats::{self, ListenerCells, RequestCells};
@@ -19,6 +19,7 @@ use http_proxy::{Program, Shared};
 use kubernetes::Output;
 use model::{Diagnostics, Name, UpstreamId};
 
+use super::super::mesh;
 use super::figures::{Reloads, classes, latency, sum};
 use super::metrics;
 use crate::cluster::view::ClusterView;
@@ -33,6 +34,7 @@ pub(super) struct Provider {
     started: SystemTime,
     reloads: Mutex<Reloads>,
     cluster: OnceLock<ClusterView>,
+    mesh: OnceLock<Arc<mesh::provider::Provider>>,
 }
 
 /// What became of one change of a cluster's objects.
@@ -58,12 +60,18 @@ impl Provider {
             started: SystemTime::now(),
             reloads: Mutex::new(reloads),
             cluster: OnceLock::new(),
+            mesh: OnceLock::new(),
         })
     }
 
     /// Routes come from this cluster. Said once.
     pub(super) fn set_cluster(&self, view: ClusterView) {
         let _ = self.cluster.set(view);
+    }
+
+    /// There is this mesh beside it. Said once.
+    pub(super) fn set_mesh(&self, mesh: Arc<mesh::provider::Provider>) {
+        let _ = self.mesh.set(mesh);
     }
 
     /// Notes that a change of a cluster's objects was served, or could not be.
@@ -107,8 +115,16 @@ impl Provider {
         reloads.state.set_problems(&found);
     }
 
+    /// With what is wrong with the mesh's files, if there are any.
     fn reloads(&self) -> Reloads {
-        self.reloads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(files) = self.mesh.get().map(|mesh| mesh.files()) {
+            reloads.state.valid &= files.valid;
+            let problems = files.problems.into_iter();
+            let room = PROBLEMS_MAX.saturating_sub(reloads.state.problems.len());
+            reloads.state.problems.extend(problems.take(room));
+        }
+        reloads
     }
 }
 
@@ -128,6 +144,7 @@ impl admin::Provider for Provider {
     fn metrics(&self) -> Vec<Family> {
         let mut all = metrics::families(&self.shared, &self.reloads());
         all.extend(self.cluster.get().map(ClusterView::families).unwrap_or_default());
+        all.extend(self.mesh.get().map(|mesh| mesh.own_families()).unwrap_or_default());
         all
     }
 
@@ -154,7 +171,12 @@ impl admin::Provider for Provider {
         let rules = rules(&self.shared.stats);
         state.latency = total_latency(&self.shared.stats);
         state.listeners = listeners(&program, &self.shared.stats, &rules);
-        state.set_upstreams(upstreams(&program, &self.shared.stats));
+        let mut upstreams = upstreams(&program, &self.shared.stats);
+        if let Some(mesh) = self.mesh.get() {
+            state.listeners.extend(mesh.listeners());
+            upstreams.extend(mesh.upstreams());
+        }
+        state.set_upstreams(upstreams);
         state.set_rules(rules);
         state.kubernetes = self.cluster.get().map(ClusterView::state);
         state.to_json()

@@ -14,6 +14,7 @@ use kubernetes::Output;
 use kubernetes::translate::{Problem, Translation};
 use model::{Diagnostic, Diagnostics, Place};
 
+use super::super::mesh::member::Reading;
 use super::Gateway;
 use super::provider::Applied;
 use crate::cluster::merge::{self, Merge};
@@ -25,6 +26,29 @@ struct Fixed {
     admin: AdminAddress,
     echo: Option<std::net::SocketAddr>,
     workers: Option<usize>,
+}
+
+impl Reload {
+    /// Joins a mesh that the file names now and did not before; whether what it says can be served.
+    async fn join(&self, gateway: &mut Gateway, config: &Config, found: &mut Diagnostics) -> bool {
+        let Some(mesh) = config.mesh.as_ref().filter(|_| gateway.mesh.is_none()) else {
+            return true;
+        };
+        let joined = match Reading::first(&mesh.proxy_conf) {
+            Ok(reading) => {
+                found.0.extend(reading.found.0.iter().cloned());
+                if !reading.is_usable() {
+                    return false;
+                }
+                gateway.join(mesh, reading).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &joined {
+            found.push(Diagnostic::error(self.place(), "mesh", format!("{error:#}")));
+        }
+        joined.is_ok()
+    }
 }
 
 impl Fixed {
@@ -117,8 +141,9 @@ impl Reload {
         };
         let applied = match outcome {
             Some((config, program)) => {
-                self.note_fixed(&config, &mut found);
-                self.apply(gateway, config, program, &mut found).await
+                self.note_fixed(gateway, &config, &mut found);
+                self.join(gateway, &config, &mut found).await
+                    && self.apply(gateway, config, program, &mut found).await
             }
             None => false,
         };
@@ -251,9 +276,11 @@ impl Reload {
     }
 
     /// Says what will only be changed by a restart.
-    fn note_fixed(&self, config: &Config, found: &mut Diagnostics) {
+    fn note_fixed(&self, gateway: &Gateway, config: &Config, found: &mut Diagnostics) {
         let new = Fixed::of(config);
+        let mesh = gateway.mesh.as_ref().map(|mesh| &mesh.config);
         for (key, changed) in [
+            ("mesh", mesh.is_some() && mesh != config.mesh.as_ref()),
             ("admin", new.admin != self.fixed.admin),
             ("echo", new.echo != self.fixed.echo),
             ("workers", new.workers != self.fixed.workers),

@@ -1,4 +1,4 @@
-//! Follows the files, the names of hosts, and who listens on this host, until a signal says to stop.
+//! Follows the files, the names of hosts, and who listens on this host.
 //!
 //! A new state is published whole; connections that are open keep what they have.
 
@@ -13,7 +13,6 @@ use mesh::{Maker, Resolved, Shared};
 use model::HostName;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::super::signals::{Signal, Signals};
 use super::names::Names;
 use super::provider::Provider;
 use super::sockets::Ports;
@@ -33,7 +32,8 @@ pub(super) struct Follow {
     pub(super) listen: IpAddr,
     pub(super) maker: Maker,
     pub(super) shared: Arc<Shared>,
-    pub(super) ports: Ports,
+    /// What is listened on; nothing where the mesh is only dialled.
+    pub(super) ports: Option<Ports>,
     pub(super) provider: Arc<Provider>,
 }
 
@@ -44,34 +44,33 @@ pub(super) fn watched(proxy_conf: &Path, files: &Files) -> Vec<PathBuf> {
 }
 
 impl Follow {
-    /// Gives the signal that says to stop.
-    pub(super) async fn run(&mut self, watcher: &mut Watcher, signals: &mut Signals) -> Signal {
+    /// For ever. Dropped, a change that was just being brought in may be lost: call [`Self::reload`], or end.
+    pub(super) async fn run(&mut self, watcher: &mut Watcher) {
         let mut listeners = interval(LISTENERS_EVERY);
         listeners.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut names = interval(NAMES_EVERY);
         names.set_missed_tick_behavior(MissedTickBehavior::Delay);
         names.reset();
+        let is_steered = self.ports.as_ref().is_some_and(Ports::is_steered);
         loop {
             tokio::select! {
                 () = watcher.changed() => self.reload(watcher).await,
-                _ = listeners.tick(), if self.ports.is_steered() => self.steer(),
+                _ = listeners.tick(), if is_steered => self.steer(),
                 _ = names.tick() => self.look_up().await,
-                signal = signals.next() => match signal {
-                    Signal::Reload => self.reload(watcher).await,
-                    stop => return stop,
-                },
             }
         }
     }
 
     /// Leaves ports to those who listen on them now.
     pub(super) fn steer(&mut self) {
-        self.ports.update(&self.shared.state());
-        self.provider.set_ports(self.ports.view());
+        if let Some(ports) = &mut self.ports {
+            ports.update(&self.shared.state());
+            self.provider.set_ports(Some(ports.view()));
+        }
     }
 
     /// Reads the files again and serves what they say now, as far as it can be.
-    async fn reload(&mut self, watcher: &mut Watcher) {
+    pub(super) async fn reload(&mut self, watcher: &mut Watcher) {
         let began = Instant::now();
         let (path, before) = (self.proxy_conf.clone(), self.files.clone());
         // Off this thread: a file system may be slow.
@@ -108,7 +107,7 @@ impl Follow {
         keys.extend((old.host != new.host).then_some("HOST"));
         keys.extend((old.port != new.port).then_some("PORT"));
         keys.extend((old.steering != new.steering).then_some("STEERING"));
-        let bound = !self.ports.is_steered();
+        let bound = self.ports.as_ref().is_some_and(|ports| !ports.is_steered());
         keys.extend((bound && old.cluster_ports != new.cluster_ports).then_some("CLUSTERPORTS"));
         if !keys.is_empty() {
             tracing::warn!(keys = keys.join(", "), "changed, and in force after a restart");

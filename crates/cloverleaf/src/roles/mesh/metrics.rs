@@ -5,14 +5,20 @@ use mesh::Shared;
 use mesh::stats::{CLIENT_RESULTS, Cells, PEER_RESULTS};
 
 use super::provider::Changing;
+use super::sockets::View;
 
-/// All of them.
-pub(super) fn families(shared: &Shared, changing: &Changing) -> Vec<Family> {
+/// Those of cluster ports, hosts and pods.
+pub(super) fn of_the_mesh(shared: &Shared, changing: &Changing) -> Vec<Family> {
     let mut all = connections(shared);
     all.extend(hosts(shared));
     all.extend(pods(shared));
-    all.extend(ports(changing));
-    all.extend(config(changing));
+    all.extend(changing.ports.iter().flat_map(ports));
+    all
+}
+
+/// Those that every role has.
+pub(super) fn of_the_role(changing: &Changing) -> Vec<Family> {
+    let mut all = Vec::from(config(changing));
     all.extend(program());
     all
 }
@@ -125,19 +131,19 @@ fn pods(shared: &Shared) -> Vec<Family> {
     vec![open, most]
 }
 
-fn ports(changing: &Changing) -> [Family; 2] {
-    let way = if changing.ports.steered { "bpf" } else { "bind" };
+fn ports(ports: &View) -> [Family; 2] {
+    let way = if ports.steered { "bpf" } else { "bind" };
     let mut served = Family::new(
         "cloverleaf_mesh_cluster_ports",
         "Cluster ports that are listened on",
         Kind::Gauge,
     );
-    served.push(vec![("way", way.to_owned())], Value::Int(changing.ports.ports as u64));
+    served.push(vec![("way", way.to_owned())], Value::Int(ports.ports as u64));
     let left = Family::single(
         "cloverleaf_mesh_cluster_ports_missing",
         "Cluster ports that are left to another program, or cannot be bound",
         Kind::Gauge,
-        Value::Int(changing.ports.left as u64),
+        Value::Int(ports.left as u64),
     );
     [served, left]
 }

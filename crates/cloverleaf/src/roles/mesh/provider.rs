@@ -18,7 +18,7 @@ use super::sockets::View;
 
 /// A mesh, for the admin port.
 #[derive(Debug)]
-pub(super) struct Provider {
+pub(crate) struct Provider {
     shared: Arc<Shared>,
     listen: IpAddr,
     ready: AtomicBool,
@@ -33,7 +33,8 @@ pub(super) struct Changing {
     pub(super) reloads_ok: u64,
     pub(super) reloads_invalid: u64,
     pub(super) took: Duration,
-    pub(super) ports: View,
+    /// What is listened on; nothing where the mesh is only dialled.
+    pub(super) ports: Option<View>,
 }
 
 impl Provider {
@@ -42,7 +43,7 @@ impl Provider {
         source: String,
         listen: IpAddr,
         found: Diagnostics,
-        ports: View,
+        ports: Option<View>,
     ) -> Arc<Self> {
         let mut config =
             ConfigState { source, valid: !found.has_errors(), ..ConfigState::default() };
@@ -52,11 +53,11 @@ impl Provider {
         Arc::new(Self { shared, listen, ready, started: SystemTime::now(), changing })
     }
 
-    pub(super) fn set_ready(&self, ready: bool) {
+    pub(crate) fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
     }
 
-    pub(super) fn set_ports(&self, ports: View) {
+    pub(super) fn set_ports(&self, ports: Option<View>) {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner).ports = ports;
     }
 
@@ -92,7 +93,9 @@ impl admin::Provider for Provider {
     }
 
     fn metrics(&self) -> Vec<Family> {
-        metrics::families(&self.shared, &self.changing())
+        let mut all = self.own_families();
+        all.extend(metrics::of_the_role(&self.changing()));
+        all
     }
 
     fn config(&self) -> serde_json::Value {
@@ -140,7 +143,21 @@ impl admin::Provider for Provider {
 }
 
 impl Provider {
-    fn listeners(&self) -> Vec<ListenerState> {
+    /// The metrics that are of the mesh alone, whichever role it is in.
+    pub(crate) fn own_families(&self) -> Vec<Family> {
+        metrics::of_the_mesh(&self.shared, &self.changing())
+    }
+
+    /// What is known of the files, for a role that has others beside them.
+    pub(crate) fn files(&self) -> ConfigState {
+        self.changing().config
+    }
+
+    /// Where connections are taken, if they are.
+    pub(crate) fn listeners(&self) -> Vec<ListenerState> {
+        if self.changing().ports.is_none() {
+            return Vec::new();
+        }
         let settings = self.shared.state().settings.clone();
         let clients = self.shared.clients.read();
         let peers = self.shared.peers.read();
@@ -167,7 +184,7 @@ impl Provider {
     }
 
     /// The other hosts, and for each cluster port the pods of this one.
-    fn upstreams(&self) -> Vec<UpstreamState> {
+    pub(crate) fn upstreams(&self) -> Vec<UpstreamState> {
         let state = self.shared.state();
         let (now, began) = (self.shared.now(), self.started);
         let host = |host: &Arc<mesh::hosts::Host>| {

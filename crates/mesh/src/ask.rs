@@ -7,24 +7,24 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use balance::Rng;
 use net::dial::{DialError, Dialer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Worker;
 use crate::Millis;
 use crate::hosts::{Answer, Host, Tunnel, order};
 use crate::peer::{REPLY_BYTES_MAX, Reply, read_reply, request};
 use crate::pods::{Pick, Place};
 use crate::race::{Race, Step};
-use crate::shared::State;
+use crate::shared::{Shared, State};
 
 /// Pods of this host that are tried for one connection.
 const PODS_TRIED_MAX: usize = 64;
 
 /// Why there is no pod of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoPod {
+pub(crate) enum NoPod {
     /// There is none of this cluster port.
     None,
     /// All have as many connections as they may.
@@ -35,17 +35,16 @@ pub(super) enum NoPod {
 
 /// Connects to a pod of this host: where one refuses, to another, until none is left. Dropped, it gives up and gives
 /// the place back.
-pub(super) async fn own_pod(
-    worker: &Worker,
-    state: &State,
+pub(crate) async fn own_pod(
+    (shared, state): (&Shared, &State),
     cluster_port: u16,
     deadline: Millis,
+    rng: &mut Rng,
 ) -> Result<(TcpStream, Place), NoPod> {
     let mut tried = Vec::new();
     while tried.len() < PODS_TRIED_MAX {
-        let now = worker.shared.now();
-        let pick = worker.with_rng(|rng| state.pods.pick(cluster_port, &tried, now, rng));
-        let place = match pick {
+        let now = shared.now();
+        let place = match state.pods.pick(cluster_port, &tried, now, rng) {
             Pick::Pod(place) => place,
             Pick::Full => return Err(NoPod::Busy),
             Pick::None if tried.is_empty() => return Err(NoPod::None),
@@ -54,7 +53,7 @@ pub(super) async fn own_pod(
         let host_port = place.mapping().host_port;
         let left = Duration::from_millis(deadline.saturating_sub(now));
         let target = state.pod_target(host_port);
-        let connect = worker.shared.dialer.connect(&target, left.min(state.settings.times.pod));
+        let connect = shared.dialer.connect_tcp(&target, left.min(state.settings.times.pod));
         match connect.await {
             Ok(stream) => {
                 let _ = stream::keep_alive(&stream);
@@ -63,7 +62,7 @@ pub(super) async fn own_pod(
             }
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "a pod is not there");
-                place.refused(worker.shared.now());
+                place.refused(shared.now());
                 tried.push(host_port);
             }
         }
@@ -72,18 +71,18 @@ pub(super) async fn own_pod(
 }
 
 /// A tunnel to a pod on another host.
-pub(super) struct Found {
-    pub(super) stream: TcpStream,
-    pub(super) wants_header: bool,
+pub(crate) struct Found {
+    pub(crate) stream: TcpStream,
+    pub(crate) wants_header: bool,
     /// What the pod has said already.
-    pub(super) first: Vec<u8>,
-    pub(super) host: Arc<str>,
-    pub(super) tunnel: Tunnel,
+    pub(crate) first: Vec<u8>,
+    pub(crate) host: Arc<str>,
+    pub(crate) tunnel: Tunnel,
 }
 
 /// Why no other host has a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoHost {
+pub(crate) enum NoHost {
     /// All said no, or nothing.
     None,
     /// At least one was full, the others said no.
@@ -96,21 +95,20 @@ pub(super) enum NoHost {
 struct Asked {
     host: Arc<Host>,
     at: Millis,
-    answer: Pin<Box<dyn Future<Output = Result<Found, Answer>>>>,
+    answer: Pin<Box<dyn Future<Output = Result<Found, Answer>> + Send>>,
 }
 
 /// Asks the other hosts, see [`Race`]. Dropped, it closes all connections under way.
-pub(super) async fn other_hosts(
-    worker: &Worker,
-    state: &State,
+pub(crate) async fn other_hosts(
+    (shared, state): (&Shared, &State),
     cluster_port: u16,
     deadline: Millis,
+    rng: &mut Rng,
 ) -> Result<Found, NoHost> {
-    let shared = &worker.shared;
     let times = state.settings.times;
     let (patience, host_time) = (millis(times.next_host), millis(times.host));
     let now = shared.now();
-    let order = worker.with_rng(|rng| order(&state.hosts, cluster_port, now, rng));
+    let order = order(&state.hosts, cluster_port, now, rng);
     let mut race = Race::new(order, now, patience, host_time, deadline);
     let mut asked: Vec<Asked> = Vec::new();
     let mut busy = false;
@@ -177,7 +175,7 @@ async fn ask(
 ) -> Result<Found, Answer> {
     let asks = async {
         let mut stream =
-            dialer.connect(&host.target, within).await.map_err(|error| unreached(&error))?;
+            dialer.connect_tcp(&host.target, within).await.map_err(|error| unreached(&error))?;
         let _ = stream::keep_alive(&stream);
         // What breaks off before an answer is how the original says that it has no such pod.
         stream.write_all(&request(cluster_port)).await.map_err(|_| Answer::No)?;
@@ -197,7 +195,9 @@ fn unreached(error: &DialError) -> Answer {
     tracing::debug!(error = error as &dyn std::error::Error, "a host cannot be asked");
     match error {
         DialError::Timeout { .. } => Answer::Silent,
-        DialError::Connect { .. } | DialError::Resolve { .. } => Answer::Refused,
+        DialError::Connect { .. } | DialError::Resolve { .. } | DialError::Refused { .. } => {
+            Answer::Refused
+        }
     }
 }
 
