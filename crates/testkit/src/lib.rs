@@ -26,7 +26,7 @@ pub use client::{Client, Response};
 pub use deaf::Deaf;
 pub use helm::Helm;
 pub use load::{Load, Target, Work};
-pub use netns::Network;
+pub use netns::{Isolated, Network};
 pub use ports::Port;
 pub use process::{Cloverleaf, ConfigBy, Gateway};
 pub use upstream::{Step, Upstream};

@@ -1,4 +1,5 @@
-//! Hosts of a network: network namespaces at a switch, each with an address of its own. Needs root.
+//! Networks of a test's own, in network namespaces: [`Network`] is hosts at a switch, [`Isolated`] one host
+//! without any. Needs root.
 //!
 //! ```text
 //! host 1: 10.98.0.1, fd98::1 ── switch ── host 2: 10.98.0.2, fd98::2
@@ -7,9 +8,10 @@
 //! The machine's own network is not touched, and nobody gets out.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -129,6 +131,60 @@ impl Network {
     }
 }
 
+/// A host that is at no network: loopback, and an address that is not loopback's. It has no name, and is gone
+/// with the last process and the last value that is in it or refers to it, also when those are killed.
+#[derive(Debug)]
+pub struct Isolated {
+    namespace: File,
+}
+
+impl Isolated {
+    /// Of those that are for documentation (RFC 5737): nobody's, in case that somebody gets out after all.
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+    /// A new one. `None` where this user may not make one.
+    ///
+    /// # Panics
+    /// If root cannot make it.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let up = format!("ip link set lo up && ip addr add {}/32 dev lo && echo up", Self::ADDRESS);
+        // Whoever reads the line knows that the namespace is there; it ends with its input.
+        let mut maker = Command::new("unshare")
+            .args(["--net", "sh", "-c", &format!("{up} && exec cat")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program unshare");
+        let mut line = String::new();
+        let said = BufReader::new(maker.stdout.take().expect("piped")).read_line(&mut line);
+        assert!(said.is_ok() && line == "up\n", "no network namespace: {said:?} {line:?}");
+        let namespace = File::open(format!("/proc/{}/ns/net", maker.id()));
+        drop(maker.stdin.take());
+        let ended = maker.wait();
+        assert!(ended.is_ok_and(|status| status.success()), "making a network namespace");
+        Some(Self { namespace: namespace.expect("the maker's namespace") })
+    }
+
+    /// Moves the calling thread there, and with it all that it starts from then on, threads and programs.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn enter(&self) {
+        let network = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(self.namespace.as_fd(), network).expect("root may go there");
+    }
+
+    /// The address beside loopback's.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        Self::ADDRESS.into()
+    }
+}
+
 impl Drop for Network {
     fn drop(&mut self) {
         let all = (1..=self.hosts).map(|host| self.namespace(host)).chain([self.switch()]);
@@ -165,5 +221,27 @@ mod tests {
         let late = network.on(1, || TcpStream::connect_timeout(&there(2, 80).into(), within));
         assert_eq!(late.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
         assert!(network.command(1, "true").status().unwrap().success());
+    }
+
+    #[test]
+    fn an_isolated_host_reaches_itself_and_nobody_else() {
+        let Some(isolated) = Isolated::new() else {
+            eprintln!("left out: network namespaces need root");
+            return;
+        };
+        let outside = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = outside.local_addr().unwrap().port();
+        let inside = std::thread::spawn(move || {
+            isolated.enter();
+            let own = (isolated.address(), port);
+            // The same port is free here.
+            let listener = TcpListener::bind(own).unwrap();
+            let connected = std::thread::spawn(move || TcpStream::connect(own)).join().unwrap();
+            assert_eq!(listener.accept().unwrap().1, connected.unwrap().local_addr().unwrap());
+            let nowhere = TcpStream::connect("192.0.2.1:80").unwrap_err();
+            assert_eq!(nowhere.kind(), std::io::ErrorKind::NetworkUnreachable);
+            assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
+        });
+        inside.join().unwrap();
     }
 }

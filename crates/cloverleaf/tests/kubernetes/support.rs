@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use testkit::kubernetes::{Access, Binaries, ControlPlane, Namespace, Options};
-use testkit::{Cloverleaf, ConfigBy, Gateway, Port, wait_until};
+use testkit::{Cloverleaf, ConfigBy, Gateway, Isolated, Port, wait_until};
 
 /// The program.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_cloverleaf");
@@ -16,9 +16,11 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_cloverleaf");
 /// For what comes at once on an idle machine: long, because machines are busy.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// The control plane of all tests; `None` where none can be had on this machine, which is said.
+/// The control plane of all tests; `None` where none can be had on this machine, which is said. The calling
+/// thread is on [`network`] from then on.
 pub(crate) fn control() -> Option<&'static ControlPlane> {
     static CONTROL: OnceLock<Option<ControlPlane>> = OnceLock::new();
+    enter();
     CONTROL
         .get_or_init(|| {
             let control = own_control()?;
@@ -28,11 +30,27 @@ pub(crate) fn control() -> Option<&'static ControlPlane> {
         .as_ref()
 }
 
-/// One for a test alone.
+/// One for a test alone; as [`control`].
 pub(crate) fn own_control() -> Option<ControlPlane> {
+    enter();
     let binaries = Binaries::for_test()?;
     let control = ControlPlane::start(&binaries, &Options::default());
     Some(control.unwrap_or_else(|error| panic!("a control plane: {error}")))
+}
+
+/// Where everything of these tests runs, API servers, gateways and those who answer: Kubernetes takes no
+/// loopback address for an endpoint, and nobody outside should be asked by mistake. `None`: on the machine's own
+/// network, for want of root.
+fn network() -> Option<&'static Isolated> {
+    static NETWORK: OnceLock<Option<Isolated>> = OnceLock::new();
+    NETWORK.get_or_init(Isolated::new).as_ref()
+}
+
+/// Before anything is started: threads and programs are where those are that start them.
+fn enter() {
+    if let Some(network) = network() {
+        network.enter();
+    }
 }
 
 /// The class of all Ingresses here.
@@ -117,11 +135,15 @@ fn answer_all(mut connection: TcpStream, answer: &str) {
     }
 }
 
-/// An address of this machine that is not a loopback one. Nothing is sent.
+/// An address that is not a loopback one, where this process can listen. Nothing is sent.
 pub(crate) fn own_address() -> IpAddr {
+    if let Some(network) = network() {
+        return network.address();
+    }
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a UDP socket");
     let documentation = Ipv4Addr::new(198, 51, 100, 1);
-    socket.connect((documentation, 9)).expect("a route: this test needs a network beside loopback");
+    let routed = socket.connect((documentation, 9));
+    routed.expect("a route: without root this test needs a network beside loopback");
     socket.local_addr().expect("a bound socket").ip()
 }
 
