@@ -2,9 +2,16 @@
 
 use std::time::Duration;
 
+use testkit::kubernetes::Namespace;
+
 use crate::support::{
-    CLASS, SOON, endpoints, expect_answer, gateway, ingress, own_control, reader, service,
+    CLASS, SOON, control, expect_answer, gateway, ingress, own_control, reader, service,
 };
+
+/// More than one page of a list holds.
+const MANY: u32 = 600;
+/// By so much the first changes are earlier than a start.
+const EARLIER: Duration = Duration::from_millis(200);
 
 #[test]
 fn nothing_is_lost_while_the_api_server_is_gone() {
@@ -83,22 +90,62 @@ fn namespace_and_start(
     assert!(ready, "not ready though the API server is back");
 }
 
-/// More objects than one page of a list holds, some of them gone when the API server is back.
+/// More Ingresses than one page of a list holds, `h0.test` and on, all of which lead nowhere.
+fn many(namespace: &Namespace) {
+    let one = |number| ingress(&format!("i{number}"), &format!("h{number}.test"), "/", "nobody");
+    let manifests: Vec<String> = (0..MANY).map(one).collect();
+    namespace.apply(&manifests.join("---\n")).unwrap();
+}
+
+/// Some of them gone when the API server is back.
 #[test]
 fn what_vanished_meanwhile_is_noticed() {
     let Some(control) = own_control() else { return };
     control.access().apply(CLASS).unwrap();
     let namespace = control.access().namespace("many").unwrap();
-    let mut manifest = endpoints("web", &["192.0.2.1".to_owned()]);
-    for number in 0..600 {
-        manifest += "---\n";
-        manifest += &ingress(&format!("i{number}"), &format!("h{number}.test"), "/", "nobody");
-    }
-    namespace.apply(&manifest).unwrap();
+    many(&namespace);
     let gateway = reader(control.access(), namespace.name());
-    assert_eq!(gateway.metric("cloverleaf_kubernetes_objects{kind=\"Ingress\"}"), Some(600.0));
+    let objects = "cloverleaf_kubernetes_objects{kind=\"Ingress\"}";
+    assert_eq!(gateway.metric(objects), Some(f64::from(MANY)));
     assert_eq!(gateway.get("h599.test", "/").status, 503);
     namespace.kubectl(&["delete", "ingress", "--all", "--wait=false"], None).unwrap();
     expect_answer(&gateway, "h599.test", "/", (404, ""));
     assert_eq!(gateway.get("h0.test", "/").status, 404);
+}
+
+/// Neither while it lists, nor between the list and the watch, nor right behind.
+#[test]
+fn no_change_is_missed_while_it_starts() {
+    const STARTS: u32 = 4;
+    const CHANGES: u32 = 12;
+    let Some(control) = control() else { return };
+    let namespace = control.access().namespace("starting").unwrap();
+    many(&namespace);
+    for start in 0..STARTS {
+        let moved = |change: u32| {
+            (
+                format!("i{}", start * CHANGES + change),
+                format!("h{}.test", start * CHANGES + change),
+            )
+        };
+        let patch =
+            r#"[{"op": "replace", "path": "/spec/rules/0/http/paths/0/path", "value": "/moved"}]"#;
+        let change = |change: u32| {
+            let arguments = ["patch", "ingress", &moved(change).0, "--type=json", "-p", patch];
+            namespace.kubectl(&arguments, None).unwrap();
+        };
+        let gateway = std::thread::scope(|scope| {
+            // Some before, some during, some after.
+            let changes = scope.spawn(|| (0..CHANGES).for_each(change));
+            std::thread::sleep(EARLIER);
+            let gateway = reader(control.access(), namespace.name());
+            changes.join().unwrap();
+            gateway
+        });
+        for change in 0..CHANGES {
+            expect_answer(&gateway, &moved(change).1, "/", (404, ""));
+            expect_answer(&gateway, &moved(change).1, "/moved", (503, ""));
+        }
+        assert_eq!(gateway.get("h599.test", "/").status, 503);
+    }
 }
