@@ -5,18 +5,15 @@
 //! client that was let in for one name must not reach another that asks for other certificates. Must not
 //! know names or requests.
 
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::Arc;
 
 use model::ClientVerification;
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
 use rustls::server::ProducesTickets;
 use rustls::server::danger::ClientCertVerifier;
 
+use crate::in_use::{self, InUse};
 use crate::pem::{self, Complaint};
 use crate::{provider, verify_client};
 
@@ -34,7 +31,7 @@ impl ClientDomain {
 
 impl PartialEq for ClientDomain {
     fn eq(&self, other: &Self) -> bool {
-        // There is one of each kind at a time; see `shared`.
+        // There is one of each kind at a time; see `InUse`.
         self.key() == other.key()
     }
 }
@@ -45,7 +42,7 @@ impl fmt::Debug for ClientDomain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
             None => "unverified",
-            Some(domain) if domain.kind.optional => "optional",
+            Some(domain) if domain.optional => "optional",
             Some(_) => "required",
         })
     }
@@ -53,17 +50,10 @@ impl fmt::Debug for ClientDomain {
 
 /// A domain and what its connections share.
 pub(crate) struct Domain {
-    kind: Kind,
+    optional: bool,
     pub(crate) verifier: Arc<dyn ClientCertVerifier>,
     /// Its own: a ticket of another domain does not open. `None` where the machine gives no randomness.
     pub(crate) tickets: Option<Arc<dyn ProducesTickets>>,
-}
-
-/// What makes two domains the same.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Kind {
-    authorities: Vec<CertificateDer<'static>>,
-    optional: bool,
 }
 
 /// Reads the authorities. Parts of the source that cannot be one are told of beside the domain.
@@ -86,40 +76,21 @@ pub(crate) fn load(
     }
     let warning = (ignored > 0)
         .then(|| format!("{ignored} of the certificates in {source} can be no authority"));
-    let kind = Kind { authorities: certificates, optional: verification.optional };
-    Ok((ClientDomain(Some(shared(kind, roots)?)), warning))
-}
-
-/// Domains in use, by the hash of their kind.
-type InUse = (RandomState, Mutex<HashMap<u64, Vec<Weak<Domain>>>>);
-
-/// The one domain of a kind: the one in use, so that sessions resume after a reload, else a new one. The
-/// table grows no further than what is in use at a time.
-fn shared(kind: Kind, roots: RootCertStore) -> Result<Arc<Domain>, Complaint> {
-    static IN_USE: OnceLock<InUse> = OnceLock::new();
-    let (hasher, table) = IN_USE.get_or_init(InUse::default);
-    let hash = hasher.hash_one(&kind);
-    let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-    let alike = table.get(&hash).into_iter().flatten().filter_map(Weak::upgrade);
-    if let Some(known) = alike.into_iter().find(|domain| domain.kind == kind) {
-        return Ok(known);
-    }
-    if table.len() == table.capacity() {
-        // Amortised: no more than twice what was in use when it last grew.
-        table.retain(|_, domains| {
-            domains.retain(|domain| domain.strong_count() > 0);
-            !domains.is_empty()
-        });
-    }
-    let verifier = verify_client::against(roots, kind.authorities.clone(), kind.optional);
-    let verifier = verifier.map_err(|error| Complaint {
-        problem: "clients cannot be verified against these authorities".to_owned(),
-        found: error.to_string(),
-        expected: "X.509 certificates, version 3",
-    })?;
-    let domain = Arc::new(Domain { kind, verifier, tickets: provider::new_tickets() });
-    let alike = table.entry(hash).or_default();
-    alike.retain(|domain| domain.strong_count() > 0);
-    alike.push(Arc::downgrade(&domain));
-    Ok(domain)
+    // Two with the same authorities and the same demand are the same.
+    static IN_USE: InUse<Domain> = InUse::new();
+    let optional = verification.optional;
+    let demand: &[u8] = if optional { b"optional" } else { b"required" };
+    let parts = certificates.iter().map(|certificate| certificate.as_ref());
+    let content = in_use::digest(std::iter::once(demand).chain(parts));
+    let make = || {
+        let verifier = verify_client::against(roots, certificates.clone(), optional);
+        let verifier = verifier.map_err(|error| Complaint {
+            problem: "clients cannot be verified against these authorities".to_owned(),
+            found: error.to_string(),
+            expected: "X.509 certificates, version 3",
+        })?;
+        Ok(Domain { optional, verifier, tickets: provider::new_tickets() })
+    };
+    let domain = IN_USE.get_or_make(content, make)?;
+    Ok((ClientDomain(Some(domain)), warning))
 }

@@ -3,8 +3,9 @@
 //!
 //! The only crate that names rustls; nothing of rustls shows in its interface. It must not know sockets,
 //! listeners, HTTP or configuration formats: it turns any byte stream into an encrypted one. Deadlines
-//! belong to the caller, who drops the future. Files are read each time something is loaded and never
-//! cached, so that loading the same snapshot again takes up new certificates.
+//! belong to the caller, who drops the future. Files are read each time something is loaded, so that loading
+//! the same snapshot again takes up new certificates; what has been loaded from the same text and is still in
+//! use is shared, and nothing else is kept.
 //!
 //! Start at [`Termination`] for the side that faces clients, at [`ClientTls`] for the side that faces
 //! upstreams, and at [`Mutual`] for connections between equals.
@@ -13,6 +14,7 @@ mod accept;
 mod certified;
 mod client;
 mod domain;
+mod in_use;
 mod leaf;
 mod mutual;
 mod pem;

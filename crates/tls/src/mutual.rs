@@ -109,8 +109,8 @@ impl Mutual {
         let own = certified::load(&credentials.certificate, &credentials.key);
         let own = own.map_err(|complaints| complaints.into_iter().for_each(&mut complain));
         let roots = authorities(&credentials.authorities).map_err(&mut complain);
-        let (Ok((own, leaf)), Ok(roots)) = (own, roots) else { return Err(diagnostics) };
-        let material = Material::new(credentials, own, &leaf, roots, place)?;
+        let (Ok(own), Ok(roots)) = (own, roots) else { return Err(diagnostics) };
+        let material = Material::new(credentials, own.key.clone(), &own.leaf, roots, place)?;
         Ok(Self::with(Arc::new(material), admitted, alpn))
     }
 

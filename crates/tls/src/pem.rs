@@ -45,45 +45,61 @@ pub(crate) fn describe(source: &PemSource) -> String {
 
 /// Every certificate of a source, in its order; at least one.
 pub(crate) fn certificates(source: &PemSource) -> Result<Vec<CertificateDer<'static>>, Complaint> {
-    const EXPECTED: &str = "PEM with one or more CERTIFICATE sections";
-    let text = text_of(source, "certificates")?;
-    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    match parsed {
-        Ok(chain) if !chain.is_empty() => Ok(chain),
-        Ok(_) => {
-            let problem = format!("no certificate in {}", describe(source));
-            Err(Complaint::new(problem, labels(&text), EXPECTED))
-        }
-        Err(_) => {
-            let problem = format!("{} is not well-formed PEM", describe(source));
-            Err(Complaint::new(problem, labels(&text), EXPECTED))
-        }
-    }
+    Text::read(source, "certificates")?.certificates()
 }
 
-/// The first private key of a source.
-pub(crate) fn private_key(source: &PemSource) -> Result<PrivateKeyDer<'static>, Complaint> {
-    const EXPECTED: &str =
-        "PEM with a PRIVATE KEY (PKCS#8), RSA PRIVATE KEY or EC PRIVATE KEY section";
-    let text = text_of(source, "the private key")?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
-        let found = labels(&text);
-        let problem = if found.contains("ENCRYPTED PRIVATE KEY") {
-            format!("the private key in {} is protected by a passphrase", describe(source))
-        } else {
-            format!("no private key in {}", describe(source))
+/// What stands in a source. It may be secret.
+pub(crate) struct Text<'s> {
+    source: &'s PemSource,
+    text: Cow<'s, [u8]>,
+}
+
+impl<'s> Text<'s> {
+    /// Reads it; `what` it is to be, for a person.
+    pub(crate) fn read(source: &'s PemSource, what: &str) -> Result<Self, Complaint> {
+        let text = match source {
+            PemSource::Inline(text) => Cow::Borrowed(&**text),
+            PemSource::File(path) => Cow::Owned(read_file(path).map_err(|error| {
+                let problem = format!("cannot read {what} from {}", path.display());
+                Complaint::new(problem, error.to_string(), "a readable PEM file of at most 1 MiB")
+            })?),
         };
-        Complaint::new(problem, found, EXPECTED)
-    })
-}
+        Ok(Self { source, text })
+    }
 
-fn text_of<'a>(source: &'a PemSource, what: &str) -> Result<Cow<'a, [u8]>, Complaint> {
-    match source {
-        PemSource::Inline(text) => Ok(Cow::Borrowed(text)),
-        PemSource::File(path) => read_file(path).map(Cow::Owned).map_err(|error| {
-            let problem = format!("cannot read {what} from {}", path.display());
-            Complaint::new(problem, error.to_string(), "a readable PEM file of at most 1 MiB")
-        }),
+    pub(crate) fn source(&self) -> &'s PemSource {
+        self.source
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Every certificate, in their order; at least one.
+    pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Complaint> {
+        const EXPECTED: &str = "PEM with one or more CERTIFICATE sections";
+        let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.text).collect();
+        let problem = match parsed {
+            Ok(chain) if !chain.is_empty() => return Ok(chain),
+            Ok(_) => format!("no certificate in {}", describe(self.source)),
+            Err(_) => format!("{} is not well-formed PEM", describe(self.source)),
+        };
+        Err(Complaint::new(problem, labels(&self.text), EXPECTED))
+    }
+
+    /// The first private key.
+    pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, Complaint> {
+        const EXPECTED: &str =
+            "PEM with a PRIVATE KEY (PKCS#8), RSA PRIVATE KEY or EC PRIVATE KEY section";
+        PrivateKeyDer::from_pem_slice(&self.text).map_err(|_| {
+            let (found, source) = (labels(&self.text), describe(self.source));
+            let problem = if found.contains("ENCRYPTED PRIVATE KEY") {
+                format!("the private key in {source} is protected by a passphrase")
+            } else {
+                format!("no private key in {source}")
+            };
+            Complaint::new(problem, found, EXPECTED)
+        })
     }
 }
 
@@ -126,6 +142,10 @@ mod tests {
 
     fn inline(text: &str) -> PemSource {
         PemSource::Inline(text.as_bytes().into())
+    }
+
+    fn private_key(source: &PemSource) -> Result<PrivateKeyDer<'static>, Complaint> {
+        Text::read(source, "the private key")?.private_key()
     }
 
     #[test]

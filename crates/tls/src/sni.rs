@@ -8,6 +8,8 @@ use model::HostPattern;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::certified::Loaded;
+
 /// The certificates of a listener by name. The tables are keyed with a random seed: clients choose what is
 /// looked up.
 #[derive(Debug, Default)]
@@ -27,14 +29,14 @@ pub(crate) struct SniTable {
 #[derive(Debug)]
 pub(crate) struct Site {
     /// Never empty. The first one whose key a client can use is taken (an RSA beside an ECDSA one).
-    certificates: Vec<Arc<CertifiedKey>>,
+    certificates: Vec<Arc<Loaded>>,
     /// What clients must show: the number of a domain of the listener.
     pub(crate) domain: usize,
 }
 
 impl SniTable {
     /// Serves a certificate also where no name fits.
-    pub(crate) fn set_fallback(&mut self, certificate: &Arc<CertifiedKey>, domain: usize) {
+    pub(crate) fn set_fallback(&mut self, certificate: &Arc<Loaded>, domain: usize) {
         self.fallback = Some(Site { certificates: vec![certificate.clone()], domain });
     }
 
@@ -43,7 +45,7 @@ impl SniTable {
     pub(crate) fn add(
         &mut self,
         name: &HostPattern,
-        certificate: &Arc<CertifiedKey>,
+        certificate: &Arc<Loaded>,
         domain: usize,
     ) -> bool {
         let (table, name) = match name {
@@ -87,7 +89,7 @@ impl Site {
         Self { certificates: Vec::with_capacity(1), domain }
     }
 
-    fn add(&mut self, certificate: &Arc<CertifiedKey>, domain: usize) -> bool {
+    fn add(&mut self, certificate: &Arc<Loaded>, domain: usize) -> bool {
         let fits = self.domain == domain;
         if fits {
             self.certificates.push(certificate.clone());
@@ -101,7 +103,8 @@ impl ResolvesServerCert for SniTable {
         // rustls hands the name over in lower case.
         let candidates = &self.site(hello.server_name())?.certificates;
         let usable =
-            |c: &&Arc<CertifiedKey>| c.key.choose_scheme(hello.signature_schemes()).is_some();
-        candidates.iter().find(usable).or_else(|| candidates.first()).cloned()
+            |c: &&Arc<Loaded>| c.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let chosen = candidates.iter().find(usable).or_else(|| candidates.first())?;
+        Some(chosen.key.clone())
     }
 }

@@ -57,7 +57,8 @@ impl fmt::Debug for Termination {
 impl Termination {
     /// Reads the certificates and keys and checks them: readable, at most 1 MiB, a key that parses and
     /// belongs to the first certificate of the chain; the same for the authorities of clients. Offers those
-    /// versions of HTTP. Reads files, so not for a worker thread.
+    /// versions of HTTP. Reads files, so not for a worker thread. What is in use already, in another termination,
+    /// is taken from there and only read.
     ///
     /// # Errors
     /// All that is wrong, with the place of the certificate it is wrong with, and the warnings beside it.
@@ -134,7 +135,7 @@ impl Loading {
     fn certificate(&mut self, certificate: &Certificate, is_default: bool) {
         let loaded = certified::load(&certificate.chain, &certificate.key);
         let domain = self.domain(certificate);
-        let (key, leaf) = match loaded {
+        let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(complaints) => {
                 return complaints.into_iter().for_each(|c| self.complain(certificate, c));
@@ -142,18 +143,18 @@ impl Loading {
         };
         let Some(domain) = domain else { return };
         if is_default {
-            self.table.set_fallback(&key, domain);
+            self.table.set_fallback(&loaded, domain);
         }
         let own: Vec<HostPattern>;
         let names = match certificate.hosts.as_slice() {
             [] => {
-                own = leaf.dns_names.iter().filter_map(|name| pattern(name)).collect();
+                own = loaded.leaf.dns_names.iter().filter_map(|name| pattern(name)).collect();
                 own.as_slice()
             }
             given => given,
         };
         for name in names {
-            if !self.table.add(name, &key, domain) {
+            if !self.table.add(name, &loaded, domain) {
                 let file = pem::describe(&certificate.chain);
                 let problem = format!(
                     "the certificate in {file} is not used for {name}: an earlier one asks \
@@ -165,7 +166,7 @@ impl Loading {
         }
         let now = *self.now.get_or_insert_with(SystemTime::now);
         let unused = names.is_empty() && !is_default;
-        warn(certificate, &leaf, unused, now, &mut self.diagnostics);
+        warn(certificate, &loaded.leaf, unused, now, &mut self.diagnostics);
     }
 
     /// The number of the domain of a certificate's clients.

@@ -2,6 +2,7 @@
 
 mod client_certificates;
 mod common;
+mod figures;
 mod mutual;
 mod streams;
 mod terminations;
