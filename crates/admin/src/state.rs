@@ -72,8 +72,18 @@ pub struct KubernetesState {
     pub leader: bool,
     /// What is served is the state on disk.
     pub from_state: bool,
+    /// Rules made of objects, those of http and https listeners counted apart where they differ.
+    pub rules: usize,
+    /// Upstreams made of objects.
+    pub upstreams: usize,
+    /// Certificates that objects brought.
+    pub certificates: usize,
+    /// When a change of objects was last served, in seconds since 1970; `null` before that.
+    pub last_change_unix_seconds: Option<u64>,
     /// Things that are wrong with objects.
     pub problems: usize,
+    /// The first [`PROBLEMS_MAX`] of them: the object as place, the reason as key.
+    pub objects_with_problems: Vec<Problem>,
     /// What is watched.
     pub watches: Vec<WatchState>,
 }
@@ -412,7 +422,12 @@ mod tests {
             kubernetes: Some(KubernetesState {
                 server: "https://10.96.0.1/".to_owned(),
                 connected: true,
+                last_change_unix_seconds: Some(1_700_000_055),
                 problems: 2,
+                objects_with_problems: vec![Problem {
+                    key: "MissingService".to_owned(),
+                    ..Problem::default()
+                }],
                 watches: vec![WatchState {
                     kind: "Ingress".to_owned(),
                     objects: 3,
@@ -448,6 +463,7 @@ mod tests {
             ),
             ("/rules/0/latency/buckets/1", json!([0.25, 3])),
             ("/latency/sum_seconds", json!(1.5)),
+            ("/kubernetes/objects_with_problems/0/key", json!("MissingService")),
         ] {
             assert_eq!(json.pointer(pointer), Some(&expected), "{pointer}");
         }

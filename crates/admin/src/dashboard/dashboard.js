@@ -57,6 +57,9 @@ function age(s) {
   return Math.floor(s) + " s";
 }
 
+// The program's own time, in seconds since 1970.
+const clock = (state) => count(state.started_unix_seconds) + count(state.uptime_seconds);
+
 // The part of a counter that came within the interval; all of it if the program has started again.
 const grown = (now, then) => (now >= then ? now - then : now);
 
@@ -161,7 +164,7 @@ function healthText(health, now) {
 }
 
 function upstreams(state, old, elapsed) {
-  const now = count(state.started_unix_seconds) + count(state.uptime_seconds);
+  const now = clock(state);
   const previous = new Map();
   for (const u of list(old && old.upstreams)) {
     for (const e of list(u.endpoints)) previous.set(u.name + "\n" + e.target, e);
@@ -223,11 +226,41 @@ function problems(config) {
   }));
 }
 
+// The cluster that routes come from, if they do.
+function kubernetes(state) {
+  const cluster = state.kubernetes;
+  byId("kubernetes").hidden = !cluster;
+  if (!cluster) return;
+  const changed = count(cluster.last_change_unix_seconds);
+  const word = (text, className) => element("span", text, className);
+  byId("kubernetes-summary").replaceChildren(
+    element("code", cluster.server), ": ",
+    cluster.connected ? word("connected", "good") : word("not connected: what was served goes on", "bad"),
+    cluster.leader ? ", writes status and Events" : ", another replica (or none) writes status and Events",
+    cluster.from_state ? word(", the state on disk is served", "warn") : "",
+    `. ${short(count(cluster.rules))} rules, ${short(count(cluster.upstreams))} upstreams and ` +
+      `${short(count(cluster.certificates))} certificates, `,
+    changed ? `changed ${age(Math.max(0, clock(state) - changed))} ago.` : "nothing served yet.",
+  );
+  const rows = list(cluster.watches).map((w) => {
+    const how = w.connected ? ["followed", "good"] : [w.error || (w.listed ? "lost" : "not listed yet"), "bad"];
+    return [w.kind, w.namespace || "all namespaces", how, short(count(w.objects)), short(count(w.restarts))];
+  });
+  const columns = [["Kind"], ["Namespace"], ["Watch"], ["Objects", true], ["Restarts", true]];
+  table("watches", columns, rows, "Nothing is watched.");
+  const wrong = list(cluster.objects_with_problems);
+  byId("objects").hidden = wrong.length === 0;
+  table("objects", [["Object"], ["Reason"], ["What is wrong"]],
+    wrong.map((p) => [p.place, [p.key, "warn"], p.problem]), "");
+  const hidden = count(cluster.problems) - wrong.length;
+  byId("objects-note").textContent = hidden > 0 ? `${hidden} more problems are not shown.` : "";
+}
+
 function tiles(state, old, perSecond) {
   const config = state.config || {};
   const latency = recent(state.latency, old && old.latency);
   const reloaded = count(config.last_reload_unix_seconds);
-  const ago = Math.max(0, count(state.started_unix_seconds) + count(state.uptime_seconds) - reloaded);
+  const ago = Math.max(0, clock(state) - reloaded);
   const reload = reloaded ? `${config.last_reload_result}, ${age(ago)} ago` : "none yet";
   const tile = (value, name, className) => {
     const made = element("div", undefined, "tile");
@@ -263,6 +296,12 @@ function summary(state) {
     `Configuration ${count(state.generation)} from ${(state.config || {}).source || "nowhere"}.`;
 }
 
+// A mesh knows connections, not requests. A controller beside a gateway has no listeners at all.
+function onlyWhatThereIs(state) {
+  const speaksHttp = list(state.listeners).some((l) => l.protocol !== "tcp");
+  for (const id of ["requests", "busiest"]) byId(id).hidden = !speaksHttp;
+}
+
 function draw(state, at) {
   const sameRun = before && before.state.started_unix_seconds === state.started_unix_seconds;
   const old = sameRun ? before.state : null;
@@ -273,11 +312,13 @@ function draw(state, at) {
   while (history.length > CHART_POINTS) history.shift();
   summary(state);
   problems(state.config);
+  kubernetes(state);
   tiles(state, old, perSecond);
   chart();
   listeners(state, old, elapsed);
   upstreams(state, old, elapsed);
   rules(state, old, elapsed);
+  onlyWhatThereIs(state);
   before = { state, at };
 }
 

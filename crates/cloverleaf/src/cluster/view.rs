@@ -4,12 +4,13 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use admin::metrics::{Family, Kind, Value};
-use admin::state::{KubernetesState, WatchState};
+use admin::state::{KubernetesState, PROBLEMS_MAX, Problem, WatchState};
 use kubernetes::Output;
 use kubernetes::health::{Health, WatchHealth};
+use kubernetes::translate;
 
 /// Upper bounds of the buckets of `cloverleaf_kubernetes_update_seconds`, in milliseconds.
 const BOUNDS_MS: [u64; 10] = [10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
@@ -31,6 +32,12 @@ struct Served {
     /// From the change being seen to its being served, all added up.
     sum: Duration,
     from_state: bool,
+    rules: usize,
+    upstreams: usize,
+    certificates: usize,
+    at: Option<SystemTime>,
+    /// Of the last output, served or not.
+    problems: Arc<Vec<translate::Problem>>,
 }
 
 impl ClusterView {
@@ -46,6 +53,8 @@ impl ClusterView {
     /// Notes that an output was served, that long after its oldest change was seen, or that it could not be.
     pub(crate) fn served(&self, applied: bool, after: Duration, output: &Output) {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let routes = &output.translation;
+        served.problems = routes.problems.clone();
         if !applied {
             served.refused += 1;
             return;
@@ -53,6 +62,13 @@ impl ClusterView {
         served.applied += 1;
         served.sum += after;
         served.from_state = output.from_state;
+        served.at = Some(SystemTime::now());
+        served.rules = routes.rules.rules.len();
+        if !Arc::ptr_eq(&routes.rules, &routes.tls_rules) {
+            served.rules += routes.tls_rules.rules.len();
+        }
+        served.upstreams = routes.upstreams.len();
+        served.certificates = routes.certificates.len();
         let at = BOUNDS_MS.iter().position(|bound| after <= Duration::from_millis(*bound));
         if let Some(bucket) = at.and_then(|at| served.buckets.get_mut(at)) {
             *bucket += 1;
@@ -195,8 +211,28 @@ impl ClusterView {
             connected: self.health.connected(),
             leader: self.health.leader.load(Relaxed),
             from_state: served.from_state,
-            problems: self.health.problems.load(Relaxed),
+            rules: served.rules,
+            upstreams: served.upstreams,
+            certificates: served.certificates,
+            last_change_unix_seconds: served.at.map(unix_seconds),
+            problems: served.problems.len(),
+            objects_with_problems: served.problems.iter().take(PROBLEMS_MAX).map(problem).collect(),
             watches: self.health.watches.iter().map(watch).collect(),
         }
+    }
+}
+
+fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// An object's problem as a file's is shown.
+fn problem(problem: &translate::Problem) -> Problem {
+    Problem {
+        severity: "warning".to_owned(),
+        place: problem.object.to_string(),
+        key: problem.reason.to_owned(),
+        problem: problem.message.clone(),
+        ..Problem::default()
     }
 }

@@ -196,7 +196,7 @@ async fn serve(
     reload::open_access_log(&shared)?;
     let (stop, stopped) = watch::channel(false);
     start_echo(&config, stopped.clone())?;
-    let provider = Provider::new(shared.clone(), &source, found);
+    let provider = Provider::new(shared.clone(), &source, &found);
     start_admin(config.admin, provider.clone(), stopped)?;
     let mut prober = Prober::new(&shared).context("setting up health checks")?;
     prober.follow(&shared.program());
@@ -206,7 +206,8 @@ async fn serve(
         provider.set_cluster(view);
         source
     });
-    let mut sources = Sources { reload: Reload::new(source.clone(), config.clone()), objects };
+    let reload = Reload::new(source.clone(), config.clone(), found);
+    let mut sources = Sources { reload, objects };
     let listeners = Listeners::default();
     let mut gateway =
         Gateway { workers, shared, listeners, prober, provider, mesh: None, dialer, watcher, stop };

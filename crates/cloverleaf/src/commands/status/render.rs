@@ -21,18 +21,25 @@ pub(super) fn render(state: &State, width: usize) -> String {
     more(&mut text, state.rules_total, shown);
     let _ = write!(text, "\nLATENCY\n  {}\n", latency(&state.latency));
     if let Some(cluster) = &state.kubernetes {
-        let _ = write!(text, "\nKUBERNETES\n{}", kubernetes(cluster, width));
+        let _ = write!(text, "\nKUBERNETES\n{}", kubernetes(cluster, now(state), width));
     }
     text
 }
 
-fn kubernetes(cluster: &KubernetesState, width: usize) -> String {
+fn kubernetes(cluster: &KubernetesState, now: u64, width: usize) -> String {
     let is = |is: bool, yes: &str, no: &str| if is { yes.to_owned() } else { no.to_owned() };
+    let changed = match cluster.last_change_unix_seconds {
+        None => "nothing served yet".to_owned(),
+        Some(at) => format!("last change {} ago", age(now.saturating_sub(at))),
+    };
     let mut text = format!(
-        "  {}, {}, {}, {} problems\n",
+        "  {}, {}, {}, {changed}\n  {} rules, {} upstreams, {} certificates, {} problems\n",
         visible(&cluster.server),
         is(cluster.connected, "connected", "not connected"),
         is(cluster.leader, "leader", "not leader"),
+        cluster.rules,
+        cluster.upstreams,
+        cluster.certificates,
         cluster.problems
     );
     if cluster.from_state {
@@ -59,7 +66,19 @@ fn kubernetes(cluster: &KubernetesState, width: usize) -> String {
             state,
         ]);
     }
-    text + &table.render(width)
+    text += &table.render(width);
+    for problem in &cluster.objects_with_problems {
+        let _ = writeln!(text, "  {}", diagnostic(problem));
+    }
+    more_problems(&mut text, cluster);
+    text
+}
+
+fn more_problems(text: &mut String, cluster: &KubernetesState) {
+    let more = cluster.problems.saturating_sub(cluster.objects_with_problems.len());
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} problems more");
+    }
 }
 
 fn section(text: &mut String, title: &str, table: &str, rows: usize) {
@@ -403,6 +422,37 @@ LATENCY
         let text = render(&state, 80);
         assert_eq!(text.matches("rules[0]").count(), RULES_SHOWN_MAX);
         assert!(text.contains("\n  and 1480 less busy\n"), "{text}");
+    }
+
+    #[test]
+    fn a_cluster_is_shown_with_what_is_wrong_in_it() {
+        let mut state = state();
+        assert!(!render(&state, 80).contains("KUBERNETES"));
+        let problem = Problem {
+            severity: "warning".to_owned(),
+            place: "Ingress shop/web\u{7}".to_owned(),
+            key: "MissingService".to_owned(),
+            problem: "no Service cart".to_owned(),
+            ..Problem::default()
+        };
+        state.kubernetes = Some(KubernetesState {
+            server: "https://10.96.0.1/".to_owned(),
+            connected: true,
+            rules: 7,
+            last_change_unix_seconds: Some(1_003_720),
+            problems: 3,
+            objects_with_problems: vec![problem],
+            ..KubernetesState::default()
+        });
+        let text = render(&state, 200);
+        for part in [
+            "  https://10.96.0.1/, connected, not leader, last change 5 s ago\n",
+            "  7 rules, 0 upstreams, 0 certificates, 3 problems\n",
+            "  Ingress shop/web\\u{7}: warning: MissingService: no Service cart\n",
+            "  and 2 problems more\n",
+        ] {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
     }
 
     #[test]

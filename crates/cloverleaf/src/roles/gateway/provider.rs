@@ -42,6 +42,8 @@ pub(super) struct Provider {
 pub(super) struct Applied {
     /// It is served.
     pub(super) ok: bool,
+    /// The file's last state is served, too.
+    pub(super) file_ok: bool,
     /// From its being translated to that.
     pub(super) took: Duration,
     /// When its oldest part was seen.
@@ -49,10 +51,10 @@ pub(super) struct Applied {
 }
 
 impl Provider {
-    pub(super) fn new(shared: Arc<Shared>, source: &Source, found: Diagnostics) -> Arc<Self> {
+    pub(super) fn new(shared: Arc<Shared>, source: &Source, found: &Diagnostics) -> Arc<Self> {
         let mut state =
             ConfigState { source: source.name(), valid: true, ..ConfigState::default() };
-        state.set_problems(&found);
+        state.set_problems(found);
         let reloads = Reloads { state, ..Reloads::default() };
         Arc::new(Self {
             shared,
@@ -75,22 +77,15 @@ impl Provider {
     }
 
     /// Notes that a change of a cluster's objects was served, or could not be.
-    /// `found`: what is wrong, if that is another than before.
-    pub(super) fn objects_served(
-        &self,
-        applied: &Applied,
-        output: &Output,
-        found: Option<Diagnostics>,
-    ) {
+    /// `found`: what is wrong with the configuration; of objects the output tells.
+    pub(super) fn objects_served(&self, applied: &Applied, output: &Output, found: &Diagnostics) {
         if let Some(cluster) = self.cluster.get() {
             cluster.served(applied.ok, applied.at.elapsed(), output);
         }
         tracing::debug!(ok = applied.ok, took_us = applied.took.as_micros(), "objects served");
         let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
-        reloads.state.valid = applied.ok;
-        if let Some(found) = found {
-            reloads.state.set_problems(&found);
-        }
+        reloads.state.valid = applied.ok && applied.file_ok;
+        reloads.state.set_problems(found);
     }
 
     pub(super) fn set_ready(&self, ready: bool) {

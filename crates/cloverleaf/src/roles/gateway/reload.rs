@@ -11,7 +11,7 @@ use anyhow::Context;
 use config::{AdminAddress, Config};
 use http_proxy::{AccessLog, Program, Shared};
 use kubernetes::Output;
-use kubernetes::translate::{Problem, Translation};
+use kubernetes::translate::Translation;
 use model::{Diagnostic, Diagnostics, Place};
 
 use super::super::mesh::member::Reading;
@@ -70,14 +70,14 @@ pub(super) struct Reload {
     /// The routes of a cluster, if there is one and it has been listed.
     routes: Option<Arc<Output>>,
     merge: Merge,
-    /// The problems of objects that the admin port shows.
-    shown: Option<Arc<Vec<Problem>>>,
+    /// What was found in the file when it was last read.
+    said: Diagnostics,
     /// What had to be left out when routes were last compiled: said once.
     left_out: Diagnostics,
 }
 
 impl Reload {
-    pub(super) fn new(source: Source, config: Config) -> Self {
+    pub(super) fn new(source: Source, config: Config, found: Diagnostics) -> Self {
         let served = watched(&source, &config);
         Self {
             source,
@@ -87,7 +87,7 @@ impl Reload {
             base: config,
             routes: None,
             merge: Merge::default(),
-            shown: None,
+            said: found,
             left_out: Diagnostics::default(),
         }
     }
@@ -109,16 +109,14 @@ impl Reload {
             let said = found.to_string();
             tracing::error!(said, "routes not served: what was served before goes on");
         }
-        let outcome = Applied { ok: applied, took: started.elapsed(), at: output.changed_at };
-        // A change of endpoints alone has nothing to say.
-        let problems = &output.translation.problems;
-        let news = !applied || !self.shown.as_ref().is_some_and(|s| Arc::ptr_eq(s, problems));
-        self.shown = Some(problems.clone()).filter(|_| applied);
-        let found = news.then(|| {
-            found.0.extend(merge::problems(&output.translation));
-            found
-        });
-        gateway.provider.objects_served(&outcome, &output, found);
+        let outcome = Applied {
+            ok: applied,
+            file_ok: !self.said.has_errors(),
+            took: started.elapsed(),
+            at: output.changed_at,
+        };
+        found.0.splice(..0, self.said.0.iter().cloned());
+        gateway.provider.objects_served(&outcome, &output, &found);
         applied
     }
 
@@ -127,7 +125,7 @@ impl Reload {
         let started = Instant::now();
         let generation = self.generation + 1;
         let (config, mut found) = self.read().await;
-        let mut base = None;
+        let (mut base, mut compiled) = (None, Diagnostics::default());
         let outcome = match config {
             Some(config) => {
                 base = Some(config.clone());
@@ -135,10 +133,13 @@ impl Reload {
                 // wrong, its correction is.
                 let files = watched(&self.source, &config).into_iter().chain(self.served.clone());
                 self.watch(gateway, files.collect(), &mut found);
-                self.compile(gateway, generation, config, &mut found).await
+                self.compile(gateway, generation, config, &mut compiled).await
             }
             None => None,
         };
+        if outcome.is_none() {
+            found.0.append(&mut compiled.0);
+        }
         let applied = match outcome {
             Some((config, program)) => {
                 self.note_fixed(gateway, &config, &mut found);
@@ -151,10 +152,10 @@ impl Reload {
             self.generation = generation;
             self.base = base.unwrap_or_else(|| self.base.clone());
         }
+        // What compiling says, it says again with the next change of objects.
+        self.said = found.clone();
+        found.0.append(&mut compiled.0);
         found.0.iter().for_each(|problem| eprintln!("{problem}"));
-        if let Some(output) = &self.routes {
-            found.0.extend(merge::problems(&output.translation));
-        }
         let took = started.elapsed();
         report(applied, generation, took);
         gateway.provider.reloaded(applied, took, found);
