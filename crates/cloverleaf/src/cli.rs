@@ -218,7 +218,7 @@ pub(crate) struct EchoArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// The files
+    /// The files: of gateways, or the proxy.conf of a mesh, by its ending
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// How to print

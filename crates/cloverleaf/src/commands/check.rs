@@ -1,6 +1,7 @@
 //! `cloverleaf check FILE…`: everything that is wrong with a file, or what it would serve.
 //!
-//! Goes as far as a gateway does before it binds: certificates are read, matchers compiled.
+//! Goes as far as a gateway does before it binds: certificates are read, matchers compiled, and so are the files of a
+//! mesh that the file names. A file whose name ends in `.conf` is the `proxy.conf` of a mesh.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 
 use config::{Config, Overrides};
 use http_proxy::Program;
+use mesh::source::{Files, read_file};
 use model::{Action, Diagnostics, Rule, Snapshot};
 use serde_json::{Value, json};
 
@@ -19,16 +21,16 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut failed = false;
     let mut all = Vec::new();
     for file in &args.files {
-        let (config, found) = check(file);
-        failed |= config.is_none();
+        let checked = check(file);
+        failed |= matches!(checked.serves, Serves::Nothing);
         match args.output {
             Output::Json => all.push(json!({
                 "file": file.display().to_string(),
-                "valid": config.is_some(),
-                "problems": diagnostics_json(&found),
-                "serves": config.as_ref().map(|c| config::snapshot_json(&c.snapshot)),
+                "valid": !matches!(checked.serves, Serves::Nothing),
+                "problems": diagnostics_json(&checked.found),
+                "serves": checked.serves.json(),
             })),
-            Output::Text => print(&describe(file, config.as_ref(), &found)),
+            Output::Text => print(&describe(file, &checked)),
         }
     }
     if args.output == Output::Json {
@@ -37,34 +39,75 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::from(crate::EXIT_USAGE) } else { ExitCode::SUCCESS })
 }
 
-/// The configuration of a file, if a gateway would serve it, and all that was found.
-fn check(file: &Path) -> (Option<Config>, Diagnostics) {
-    let (config, mut found) = config::load(file, &Overrides::default());
-    let Some(config) = config else { return (None, found) };
-    match Program::compile(1, config.snapshot.clone(), None, "check", None) {
-        Ok((_, warnings)) => {
-            found.0.extend(warnings.0);
-            (Some(config), found)
-        }
-        Err(errors) => {
-            found.0.extend(errors.0);
-            (None, found)
+/// What a file is good for.
+enum Serves {
+    Nothing,
+    Gateway(Box<Config>),
+    Mesh(Box<Files>),
+}
+
+impl Serves {
+    fn json(&self) -> Value {
+        match self {
+            Self::Nothing => Value::Null,
+            Self::Gateway(config) => config::snapshot_json(&config.snapshot),
+            Self::Mesh(files) => json!({
+                "hosts": files.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "clusterPorts": files.settings.cluster_ports.to_string(),
+                "mappings": files.mappings.iter().map(|m| json!({
+                    "clusterPort": m.cluster_port, "hostPort": m.host_port,
+                    "maxConn": m.connections_max, "sendProxy": m.wants_header,
+                })).collect::<Vec<_>>(),
+            }),
         }
     }
 }
 
-fn describe(file: &Path, config: Option<&Config>, found: &Diagnostics) -> String {
+/// A file that was looked at, and all that was found.
+struct Checked {
+    serves: Serves,
+    found: Diagnostics,
+}
+
+fn check(file: &Path) -> Checked {
+    let is_conf = file.extension().is_some_and(|e| e.eq_ignore_ascii_case("conf"));
+    let (serves, found) = if is_conf { mesh(file) } else { gateway(file) };
+    Checked { serves: serves.unwrap_or(Serves::Nothing), found }
+}
+
+/// What a mesh makes of its files. At its start all three must be right: a host that begins without hosts or pods only
+/// by mistake had better not.
+fn mesh(file: &Path) -> (Option<Serves>, Diagnostics) {
+    let (files, found) = Files::read(file, None, &read_file);
+    (Some(Serves::Mesh(Box::new(files))).filter(|_| !found.has_errors()), found)
+}
+
+/// The configuration of a file, if a gateway would serve it.
+fn gateway(file: &Path) -> (Option<Serves>, Diagnostics) {
+    let (config, mut found) = config::load(file, &Overrides::default());
+    let Some(config) = config else { return (None, found) };
+    if let Some(beside) = &config.mesh {
+        found.0.extend(mesh(&beside.proxy_conf).1.0);
+    }
+    match Program::compile(1, config.snapshot.clone(), None, "check", None) {
+        Ok((_, warnings)) => found.0.extend(warnings.0),
+        Err(errors) => found.0.extend(errors.0),
+    }
+    (Some(Serves::Gateway(Box::new(config))).filter(|_| !found.has_errors()), found)
+}
+
+fn describe(file: &Path, checked: &Checked) -> String {
+    let Checked { serves, found } = checked;
     let mut out = String::new();
     if !found.0.is_empty() {
         let _ = writeln!(out, "{found}");
     }
     let name = file.display();
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    let errors = found.errors().count();
-    let Some(config) = config else {
-        let _ = writeln!(out, "{name}: {}: it would not be served", count(errors, "error"));
+    if matches!(serves, Serves::Nothing) {
+        let errors = count(found.errors().count(), "error");
+        let _ = writeln!(out, "{name}: {errors}: it would not be served");
         return out;
-    };
+    }
     let warnings = found.warnings().count();
     let _ = writeln!(
         out,
@@ -73,8 +116,20 @@ fn describe(file: &Path, config: Option<&Config>, found: &Diagnostics) -> String
     );
     /// Rules of one listener that are printed.
     const RULES_SHOWN_MAX: usize = 50;
-    serves(&mut out, &config.snapshot, RULES_SHOWN_MAX);
+    match serves {
+        Serves::Nothing => {}
+        Serves::Gateway(config) => self::serves(&mut out, &config.snapshot, RULES_SHOWN_MAX),
+        Serves::Mesh(files) => {
+            let (hosts, mappings) = (files.hosts.len(), files.mappings.len());
+            let _ = writeln!(out, "mesh: {}, {}", count(hosts, "host"), count(mappings, "mapping"));
+            let _ = writeln!(out, "cluster ports: {}", files.settings.cluster_ports);
+        }
+    }
     out
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// What would be served, in the order in which a request meets it; of each listener that many rules.

@@ -115,6 +115,36 @@ fn check_says_what_would_be_served() {
 }
 
 #[test]
+fn check_and_explain_know_a_mesh_and_its_files() {
+    let gateway = "mesh: {config: proxy.conf}\nupstreams: [{name: s, via: mesh, port: 61000}]\n\
+                   rules: [{upstream: s, path: /}]\n";
+    let files = |mappings: &'static str| {
+        [
+            ("g.yaml", gateway),
+            ("proxy.conf", "HOST 10.0.0.1\nPEERS hosts\n"),
+            ("hosts.conf", "10.0.0.1:32767\n10.0.0.2:32767\n"),
+            ("portmappings.conf", mappings),
+        ]
+    };
+    let good = files("61000:30000:10:false\n");
+    let ran = in_folder(&good, &["check", "g.yaml", "proxy.conf"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stdout);
+    for line in ["g.yaml: valid", "proxy.conf: valid", "mesh: 2 hosts, 1 mapping"] {
+        assert!(ran.stdout.lines().any(|l| l == line), "{line}\n{}", ran.stdout);
+    }
+    let bad = files("61000:30000:10");
+    for file in ["g.yaml", "proxy.conf"] {
+        let ran = in_folder(&bad, &["check", file]);
+        assert_eq!(ran.code, Some(2), "{}", ran.stdout);
+        let wrong = "portmappings.conf:1:1: error: the file breaks off";
+        assert!(ran.stdout.contains(wrong), "{}", ran.stdout);
+    }
+    let ran = in_folder(&good, &["explain", "--config", "g.yaml", "http://a.test/x"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("  endpoint mesh:61000 weight 1"), "{}", ran.stdout);
+}
+
+#[test]
 fn check_goes_as_far_as_a_gateway_does_before_it_binds() {
     let tls = "listeners:\n  - name: s\n    address: 1\n    \
                tls: {certificates: [{certificate: c.pem, key: k.pem}]}\n";
