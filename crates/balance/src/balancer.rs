@@ -1,8 +1,12 @@
-//! An upstream's endpoints as one worker sees them: what is in flight to each, and which is next.
+//! An upstream's endpoints as one worker sees them, or all of them together: what is in flight to each, and which is
+//! next.
 
 use std::cell::Cell;
+use std::fmt::Debug;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use model::Algorithm;
 
@@ -27,12 +31,59 @@ pub struct Request<'t> {
     pub tried: &'t Tried,
 }
 
-/// Chooses among an upstream's endpoints. Belongs to one worker and counts that worker's requests alone.
+/// A number that a balancer and the guards of its requests have in common.
+pub trait Count: Clone + Debug + Default {
+    /// The number.
+    fn get(&self) -> u32;
+    /// One more.
+    fn add(&self);
+    /// One less, and never less than 0.
+    fn sub(&self);
+}
+
+/// Of one worker.
+#[derive(Debug, Clone, Default)]
+pub struct Local(Rc<Cell<u32>>);
+
+/// Of all threads.
+#[derive(Debug, Clone, Default)]
+pub struct Shared(Arc<AtomicU32>);
+
+impl Count for Local {
+    fn get(&self) -> u32 {
+        self.0.get()
+    }
+
+    fn add(&self) {
+        self.0.set(self.0.get().saturating_add(1));
+    }
+
+    fn sub(&self) {
+        debug_assert!(self.0.get() > 0, "every guard counted itself in");
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+impl Count for Shared {
+    fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn sub(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Chooses among an upstream's endpoints. As a rule it belongs to one worker and counts that worker's requests alone.
 #[derive(Debug)]
-pub struct Balancer {
+pub struct Balancer<C: Count = Local> {
     choice: Choice,
     weights: Box<[u32]>,
-    in_flight: Box<[Rc<Cell<u32>>]>,
+    in_flight: Box<[C]>,
 }
 
 #[derive(Debug, Clone)]
@@ -48,21 +99,20 @@ enum Choice {
 /// or is gone.
 #[must_use = "the request counts as under way until this is dropped"]
 #[derive(Debug)]
-pub struct InFlight {
-    count: Rc<Cell<u32>>,
+pub struct InFlight<C: Count = Local> {
+    count: C,
 }
 
-impl InFlight {
-    fn new(count: &Rc<Cell<u32>>) -> Self {
-        count.set(count.get().saturating_add(1));
-        Self { count: Rc::clone(count) }
+impl<C: Count> InFlight<C> {
+    fn new(count: &C) -> Self {
+        count.add();
+        Self { count: count.clone() }
     }
 }
 
-impl Drop for InFlight {
+impl<C: Count> Drop for InFlight<C> {
     fn drop(&mut self) {
-        debug_assert!(self.count.get() > 0, "every guard counted itself in");
-        self.count.set(self.count.get().saturating_sub(1));
+        self.count.sub();
     }
 }
 
@@ -91,15 +141,29 @@ impl Choice {
 }
 
 impl Balancer {
-    /// A balancer over endpoints, known by their index. `start` moves the beginning of a round robin: give
+    /// A worker's balancer over endpoints, known by their index. `start` moves the beginning of a round robin: give
     /// each worker another.
     #[must_use]
     pub fn new(algorithm: Algorithm, members: &[Member], start: usize) -> Self {
+        Self::begin(algorithm, members, start)
+    }
+}
+
+impl Balancer<Shared> {
+    /// As [`Balancer::new`], for all threads together.
+    #[must_use]
+    pub fn shared(algorithm: Algorithm, members: &[Member]) -> Self {
+        Self::begin(algorithm, members, 0)
+    }
+}
+
+impl<C: Count> Balancer<C> {
+    fn begin(algorithm: Algorithm, members: &[Member], start: usize) -> Self {
         let weights: Box<[u32]> = members.iter().map(|member| member.weight).collect();
         Self {
             choice: Choice::new(algorithm, members, &weights, start),
             weights,
-            in_flight: members.iter().map(|_| Rc::default()).collect(),
+            in_flight: members.iter().map(|_| C::default()).collect(),
         }
     }
 
@@ -154,14 +218,14 @@ impl Balancer {
     }
 
     /// Counts a request to an endpoint until the guard is dropped; `None` where there is no such endpoint.
-    pub fn started(&self, index: usize) -> Option<InFlight> {
+    pub fn started(&self, index: usize) -> Option<InFlight<C>> {
         self.in_flight.get(index).map(InFlight::new)
     }
 
     /// How many requests are under way to an endpoint from this worker; 0 where there is no such endpoint.
     #[must_use]
     pub fn in_flight(&self, index: usize) -> u32 {
-        self.in_flight.get(index).map_or(0, |count| count.get())
+        self.in_flight.get(index).map_or(0, C::get)
     }
 
     /// How many endpoints there are, those of weight 0 among them.
@@ -204,7 +268,7 @@ impl Balancer {
 /// for its weight; the first drawn where they are equal, so that idle endpoints are chosen by weight.
 fn less_loaded(
     random: &RandomChoice,
-    in_flight: &[Rc<Cell<u32>>],
+    in_flight: &[impl Count],
     rng: &mut Rng,
     excluded: impl Fn(usize) -> bool,
 ) -> Option<usize> {
@@ -358,6 +422,15 @@ mod tests {
         let outlives = new.started(1);
         drop((old, new));
         drop(outlives);
+    }
+
+    #[test]
+    fn one_for_all_threads_counts_what_ends_on_another() {
+        let balancer = Balancer::shared(Algorithm::LeastRequests, &members(&[1, 1]));
+        let guard = balancer.started(1).unwrap();
+        assert_eq!((balancer.in_flight(0), balancer.in_flight(1)), (0, 1));
+        std::thread::spawn(move || drop(guard)).join().unwrap();
+        assert_eq!(balancer.in_flight(1), 0);
     }
 
     #[test]

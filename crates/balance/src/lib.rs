@@ -19,7 +19,7 @@ mod tried;
 #[cfg(test)]
 mod simulation;
 
-pub use balancer::{Balancer, InFlight, Member, Request};
+pub use balancer::{Balancer, Count, InFlight, Local, Member, Request, Shared};
 pub use health::Health;
 pub use random::RandomChoice;
 pub use rendezvous::identity;

@@ -47,8 +47,9 @@ pub(crate) fn file(cx: &mut Context<'_>, root: Option<&Node<'_>>) -> Option<Deco
     let value = Value { node: root, path: KeyPath::Root };
     let top = value.map(cx, &keys::TOP)?;
     refuse_routes(cx, top);
-    let mesh = mesh::decode(cx, top);
+    cx.has_mesh = top.get("mesh").is_some();
     let (upstreams, known_upstreams) = upstreams::decode(cx, top);
+    let mesh = mesh::decode(cx, top, &known_upstreams);
     let (mut listeners, known_listeners) = listeners::decode(cx, top);
     let rules = rules::decode(cx, top, &known_upstreams, &known_listeners);
     rules::distribute(cx, rules, &mut listeners);
@@ -199,7 +200,7 @@ upstreams:
         let config = config(&format!("{mesh}{text}"), &Overrides::default());
         let mesh_config = config.mesh.unwrap();
         assert_eq!(mesh_config.proxy_conf, Path::new("/etc/x/m/proxy.conf"));
-        assert!(!mesh_config.serve);
+        assert!(!mesh_config.serve && mesh_config.ports.is_empty());
         let upstreams = config.snapshot.upstreams.iter();
         let targets: Vec<_> =
             upstreams.flat_map(|u| &u.endpoints).map(|e| e.target.to_string()).collect();
@@ -218,6 +219,28 @@ upstreams:
         }
         let errors = errors(text, &Overrides::default());
         assert_eq!(errors.matches("via mesh, and this file has no section mesh").count(), 3);
+    }
+
+    #[test]
+    fn a_cluster_port_has_one_upstream_which_is_there() {
+        let upstreams = "upstreams: [{name: a, host: h}, {name: b, host: h}]\n";
+        let mesh = |rest: &str| format!("{upstreams}mesh: {{config: p.conf, {rest}}}\n");
+        let good = mesh("serve: true, ports: [{port: 1, upstream: b}, {port: 2, upstream: b}]");
+        let ports = config(&good, &Overrides::default()).mesh.unwrap().ports;
+        assert_eq!(ports, [(1, model::UpstreamId(1)), (2, model::UpstreamId(1))]);
+        for (rest, wrong) in [
+            ("ports: [{port: 1, upstream: a}]", "mesh.ports: ports without serve"),
+            ("serve: true, ports: [{port: 1, upstream: c}]", "upstream: no upstream of this name"),
+            ("serve: true, ports: [{upstream: a}]", "mesh.ports[0].port: missing"),
+            ("serve: true, ports: [{port: 1}]", "mesh.ports[0].upstream: missing"),
+            (
+                "serve: true, ports: [{port: 1, upstream: a}, {port: 1, upstream: b}]",
+                "mesh.ports[1]: this port stands here twice",
+            ),
+        ] {
+            let errors = errors(&mesh(rest), &Overrides::default());
+            assert!(errors.contains(wrong), "{errors}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod upstreams;
 pub(crate) use listeners::{
     CERTIFICATE, CLIENT_CERTIFICATES, HTTP_VERSIONS, LISTENER, LISTENER_TLS,
 };
-pub(crate) use mesh::MESH;
+pub(crate) use mesh::{MESH, MESH_PORT};
 pub(crate) use rules::{API_KEY, REDIRECT, RULE, RULE_UPSTREAM};
 pub(crate) use settings::{ACCESS_LOG, ADMIN, ECHO, LIMITS, SHUTDOWN, TIMEOUTS};
 pub(crate) use top::TOP;
@@ -41,6 +41,7 @@ pub(crate) static SECTIONS: &[&Section] = &[
     &SHUTDOWN,
     &ADMIN,
     &MESH,
+    &MESH_PORT,
     &ECHO,
 ];
 

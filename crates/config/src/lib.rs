@@ -33,7 +33,7 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use model::{Diagnostic, Diagnostics, Place, Snapshot};
+use model::{Diagnostic, Diagnostics, Place, Snapshot, UpstreamId};
 
 use context::Context;
 use decode::Decoded;
@@ -77,6 +77,8 @@ pub struct MeshConfig {
     pub proxy_conf: PathBuf,
     /// Its ports are served too.
     pub serve: bool,
+    /// Cluster ports that upstreams serve.
+    pub ports: Vec<(u16, UpstreamId)>,
 }
 
 /// A checked configuration, flags and environment applied.

@@ -22,6 +22,7 @@ pub mod stats;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod way;
 mod worker;
 
 pub use access_log::AccessLog;
@@ -29,4 +30,5 @@ pub use health::Prober;
 pub use program::Program;
 pub use serve::{Listening, listen};
 pub use shared::Shared;
+pub use way::Upstreams;
 pub use worker::Worker;

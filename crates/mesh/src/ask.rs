@@ -195,9 +195,7 @@ fn unreached(error: &DialError) -> Answer {
     tracing::debug!(error = error as &dyn std::error::Error, "a host cannot be asked");
     match error {
         DialError::Timeout { .. } => Answer::Silent,
-        DialError::Connect { .. } | DialError::Resolve { .. } | DialError::Refused { .. } => {
-            Answer::Refused
-        }
+        _ => Answer::Refused,
     }
 }
 

@@ -18,11 +18,10 @@ use net::dial::{Connecting, DialError, Duplex, Refusal, Stream, Way};
 use net::proxy_protocol::encode_v1;
 use stream::Meter;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::Millis;
-use crate::search::{Held, NotReached, Reached, millis, search};
+use crate::search::{Held, NotReached, Reached, Searcher, millis, search};
 use crate::shared::Shared;
 use crate::stats::{CLIENT_RESULTS, Cells, Key, Open};
 
@@ -57,7 +56,8 @@ impl ClusterPorts {
         let within = within.min(state.settings.times.total);
         let deadline = shared.now().saturating_add(millis(within));
         let mut rng = Rng::new(self.seed.fetch_add(1, Ordering::Relaxed));
-        let found = search((shared, &state), port, deadline, &mut rng).await;
+        let searcher = Searcher { port, client, is_inner: true };
+        let found = search((shared, &state), searcher, deadline, &mut rng).await;
         let (host, result) = match &found {
             Ok(found) => (found.host.clone(), "ok"),
             Err(reason) => ("-".into(), reason.as_str()),
@@ -99,9 +99,11 @@ impl Way for ClusterPorts {
 }
 
 /// Whose connection it is: the client's, or where it is nobody's alone, our own.
-fn header(stream: &TcpStream, client: Option<SocketAddr>, port: u16) -> Vec<u8> {
+fn header(stream: &Stream, client: Option<SocketAddr>, port: u16) -> Vec<u8> {
     let mut header = Vec::new();
-    if let Ok(own) = stream.local_addr() {
+    if let Stream::Tcp(stream) = stream
+        && let Ok(own) = stream.local_addr()
+    {
         encode_v1(&mut header, client.unwrap_or(own), SocketAddr::new(own.ip(), port));
     }
     header
@@ -110,7 +112,7 @@ fn header(stream: &TcpStream, client: Option<SocketAddr>, port: u16) -> Vec<u8> 
 /// A connection to a pod, counted.
 #[derive(Debug)]
 struct ToPod {
-    stream: TcpStream,
+    stream: Stream,
     /// What the pod had said when it was found, and how much of it has been read.
     first: Vec<u8>,
     read: usize,
@@ -142,11 +144,12 @@ impl Duplex for ToPod {
                     && state.hosts.iter().any(|host| tunnel.goes_to(host))
                     && !state.pods.have_room(self.port, now)
             }
+            Held::StandIn => self.shared.stand_in(self.port).is_some() && self.stream.is_current(),
         }
     }
 
     fn reset_on_close(&self) {
-        let _ = self.stream.set_zero_linger();
+        self.stream.reset_on_close();
     }
 }
 

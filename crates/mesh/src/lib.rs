@@ -24,7 +24,7 @@ pub mod stats;
 
 pub use dial::ClusterPorts;
 pub use serve::{Serving, Sockets, serve};
-pub use shared::{Maker, Resolved, Shared, State};
+pub use shared::{Maker, Resolved, Shared, StandIn, StandIns, State};
 
 /// Milliseconds since the process began; never 0.
 pub type Millis = u64;

@@ -1,21 +1,24 @@
-//! The search for a pod of a cluster port, on whichever host: this host's first, then the others'.
+//! The search for a pod of a cluster port, on whichever host: this host's first, then what this host has in place of
+//! one, then the others'.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use balance::Rng;
-use tokio::net::TcpStream;
+use net::dial::{DialError, Refusal, Stream};
 
 use crate::Millis;
 use crate::ask::{Found, NoHost, NoPod, other_hosts, own_pod};
 use crate::hosts::Tunnel;
 use crate::pods::Place;
-use crate::shared::{Shared, State};
+use crate::shared::{Shared, StandIn, State};
+use crate::stats::Key;
 
 /// A connection to a pod.
 #[derive(Debug)]
 pub(crate) struct Reached {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     /// It must begin with a PROXY protocol header.
     pub(crate) wants_header: bool,
     /// What the pod has said already.
@@ -30,6 +33,19 @@ pub(crate) struct Reached {
 pub(crate) enum Held {
     Place(Place),
     Tunnel(Tunnel),
+    /// What stands in counts by itself.
+    StandIn,
+}
+
+/// Who searches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Searcher {
+    pub(crate) port: u16,
+    /// Whose connection it is, where it is one client's.
+    pub(crate) client: Option<SocketAddr>,
+    /// It came from within this process or from another host: it may not go on to a cluster port, or it might come
+    /// back for ever.
+    pub(crate) is_inner: bool,
 }
 
 /// Why there is no pod.
@@ -60,30 +76,62 @@ impl NotReached {
 /// Finds a pod. Dropped, it closes all connections under way and gives places back.
 pub(crate) async fn search(
     (shared, state): (&Shared, &State),
-    port: u16,
+    searcher: Searcher,
     deadline: Millis,
     rng: &mut Rng,
 ) -> Result<Reached, NotReached> {
+    let port = searcher.port;
     if !state.settings.cluster_ports.contains(port) {
         return Err(NotReached::NotAClusterPort);
     }
-    let own_is_busy = match own_pod((shared, state), port, deadline, rng).await {
+    let mut is_busy = match own_pod((shared, state), port, deadline, rng).await {
         Ok((stream, place)) => {
             let wants_header = place.mapping().wants_header;
             let (host, held) = ("own".into(), Held::Place(place));
+            let stream = Stream::Tcp(stream);
             return Ok(Reached { stream, wants_header, first: Vec::new(), host, held });
         }
         Err(reason) => reason == NoPod::Busy,
     };
+    match stand_in(shared, searcher, deadline).await {
+        Some(Ok(stream)) => {
+            let (host, held) = (Key::UPSTREAM.into(), Held::StandIn);
+            return Ok(Reached { stream, wants_header: false, first: Vec::new(), host, held });
+        }
+        Some(Err(NotReached::Busy)) => is_busy = true,
+        Some(Err(_)) | None => {}
+    }
     match other_hosts((shared, state), port, deadline, rng).await {
         Ok(Found { stream, wants_header, first, host, tunnel }) => {
-            Ok(Reached { stream, wants_header, first, host, held: Held::Tunnel(tunnel) })
+            let (stream, held) = (Stream::Tcp(stream), Held::Tunnel(tunnel));
+            Ok(Reached { stream, wants_header, first, host, held })
         }
         Err(NoHost::Busy) => Err(NotReached::Busy),
-        Err(NoHost::None) if own_is_busy => Err(NotReached::Busy),
+        Err(NoHost::None) if is_busy => Err(NotReached::Busy),
         Err(NoHost::None) => Err(NotReached::None),
         Err(NoHost::Timeout) => Err(NotReached::Timeout),
     }
+}
+
+/// A connection to what this host has in place of a pod; `None` where it has nothing for this searcher.
+pub(crate) async fn stand_in(
+    shared: &Shared,
+    searcher: Searcher,
+    deadline: Millis,
+) -> Option<Result<Stream, NotReached>> {
+    let StandIn { target, ends_here } = shared.stand_in(searcher.port)?;
+    if searcher.is_inner && !ends_here {
+        return None;
+    }
+    let left = Duration::from_millis(deadline.saturating_sub(shared.now()));
+    let connected = shared.dialer.connect(&target, searcher.client, left).await;
+    Some(connected.map_err(|error| {
+        tracing::debug!(error = &error as &dyn std::error::Error, "an upstream is not reached");
+        match error {
+            DialError::Refused { reason: Refusal::Busy, .. } => NotReached::Busy,
+            _ => NotReached::None,
+        }
+    }))
 }
 
 /// In whole milliseconds.

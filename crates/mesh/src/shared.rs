@@ -2,7 +2,7 @@
 //!
 //! A new state is published whole; a connection uses the one that it began with. Must not know how it is served.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -90,10 +90,23 @@ impl Maker {
     }
 }
 
+/// What this host has in place of a pod of a cluster port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandIn {
+    /// What is dialled.
+    pub target: Target,
+    /// It is no cluster port in its turn. Else only clients of this host get there.
+    pub ends_here: bool,
+}
+
+/// By cluster port.
+pub type StandIns = BTreeMap<u16, StandIn>;
+
 /// What all share.
 #[derive(Debug)]
 pub struct Shared {
     state: ArcSwap<State>,
+    stand_ins: ArcSwap<StandIns>,
     began: Instant,
     draining: AtomicBool,
     connections: AtomicUsize,
@@ -112,6 +125,7 @@ impl Shared {
     pub fn new(state: State, connections_max: usize, dialer: Dialer) -> Arc<Self> {
         Arc::new(Self {
             state: ArcSwap::from_pointee(state),
+            stand_ins: ArcSwap::default(),
             began: Instant::now(),
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
@@ -131,6 +145,21 @@ impl Shared {
     /// Serves another state from the next connection on.
     pub fn publish(&self, state: State) {
         self.state.store(Arc::new(state));
+    }
+
+    /// What this host has in place of pods.
+    #[must_use]
+    pub fn stand_ins(&self) -> Arc<StandIns> {
+        self.stand_ins.load_full()
+    }
+
+    /// Dials these in place of pods of their cluster ports from the next connection on.
+    pub fn set_stand_ins(&self, stand_ins: StandIns) {
+        self.stand_ins.store(Arc::new(stand_ins));
+    }
+
+    pub(crate) fn stand_in(&self, cluster_port: u16) -> Option<StandIn> {
+        self.stand_ins.load().get(&cluster_port).cloned()
     }
 
     /// The time, for what is remembered.

@@ -22,11 +22,14 @@ pub const PEER_RESULTS: [&str; 7] =
 pub struct Key {
     /// The cluster port; 0 where none is known.
     pub cluster_port: u16,
-    /// For connections of clients: the host of the pod, `own` for this one, `-` for none. For requests of peers: empty.
+    /// For connections of clients: the host of the pod, `own` for this one, [`Self::UPSTREAM`], `-` for none. For
+    /// requests of peers: empty.
     pub host: Arc<str>,
 }
 
 impl Key {
+    /// The host of what an upstream of this process took in place of a pod.
+    pub const UPSTREAM: &'static str = "upstream";
     /// The host of what is counted together.
     pub const OTHERS: &'static str = "other";
 }

@@ -53,18 +53,21 @@ pub enum Target {
     Named(HostName, u16),
     /// A pod that serves this cluster port, on this or another host of the cluster.
     ClusterPort(u16),
+    /// An endpoint of the upstream of that name, as the upstream has it chosen. Never itself an endpoint.
+    Upstream(Name),
 }
 
 impl Target {
-    /// The host of a target that is on every host.
+    /// The host of a target that has none, or is on every host.
     const HERE: &'static str = "localhost";
 
-    /// The port.
+    /// The port; 0 where it is an upstream, whose endpoints have theirs.
     #[must_use]
     pub fn port(&self) -> u16 {
         match self {
             Self::Address(address) => address.port(),
             Self::Named(_, port) | Self::ClusterPort(port) => *port,
+            Self::Upstream(_) => 0,
         }
     }
 
@@ -74,7 +77,7 @@ impl Target {
         match self {
             Self::Address(address) => address.ip().to_string(),
             Self::Named(name, _) => name.to_string(),
-            Self::ClusterPort(_) => Self::HERE.to_owned(),
+            Self::ClusterPort(_) | Self::Upstream(_) => Self::HERE.to_owned(),
         }
     }
 
@@ -95,6 +98,7 @@ impl std::fmt::Display for Target {
             Self::Address(address) => write!(f, "{address}"),
             Self::Named(name, port) => write!(f, "{name}:{port}"),
             Self::ClusterPort(port) => write!(f, "mesh:{port}"),
+            Self::Upstream(name) => write!(f, "upstream:{name}"),
         }
     }
 }

@@ -28,6 +28,7 @@ pub struct Dialer {
 #[derive(Debug, Default)]
 struct Ways {
     cluster_ports: OnceLock<Arc<dyn Way>>,
+    upstreams: OnceLock<Arc<dyn Way>>,
 }
 
 /// Why whoever was asked to connect further did not.
@@ -73,6 +74,15 @@ pub enum DialError {
         /// How long was waited.
         waited: Duration,
     },
+    /// There is a connection, and it cannot be made a secure one.
+    #[error("TLS with {target}")]
+    Tls {
+        /// With whom.
+        target: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Whoever was to connect further did not.
     #[error("connecting to {target}")]
     Refused {
@@ -85,14 +95,15 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// A short word for metrics: `resolve`, `refused`, `unreachable`, `timeout`, `busy`, `nobody`, `other`. Of all of
-    /// them nothing was sent, so that another target may be tried.
+    /// A short word for metrics: `resolve`, `refused`, `unreachable`, `timeout`, `tls`, `busy`, `nobody`, `other`. Of
+    /// all of them nothing was sent, so that another target may be tried.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         use std::io::ErrorKind;
         match self {
             Self::Resolve { .. } => "resolve",
             Self::Timeout { .. } => "timeout",
+            Self::Tls { .. } => "tls",
             Self::Connect { source, .. } => match source.kind() {
                 ErrorKind::ConnectionRefused => "refused",
                 ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "unreachable",
@@ -114,6 +125,11 @@ impl Dialer {
         self.ways.cluster_ports.set(way).is_ok()
     }
 
+    /// Reaches upstreams by this from now on, in all clones. `false` where there is a way already, which stays.
+    pub fn add_way_to_upstreams(&self, way: Arc<dyn Way>) -> bool {
+        self.ways.upstreams.set(way).is_ok()
+    }
+
     /// Connects to a target of any kind within `timeout`. `client` is whose connection it is, for ways that can tell
     /// the other side; `None` where it may carry what several clients say. Dropped, all that belongs to it is closed.
     ///
@@ -130,6 +146,7 @@ impl Dialer {
                 return self.connect_tcp(target, timeout).await.map(Stream::Tcp);
             }
             Target::ClusterPort(_) => self.ways.cluster_ports.get(),
+            Target::Upstream(_) => self.ways.upstreams.get(),
         };
         match way {
             Some(way) => way.connect(target, client, timeout).await,
@@ -152,7 +169,7 @@ impl Dialer {
         let (name, port) = match target {
             Target::Address(address) => return connect_one(target, *address, timeout).await,
             Target::Named(name, port) => (name, *port),
-            Target::ClusterPort(_) => return Err(no_way(target)),
+            Target::ClusterPort(_) | Target::Upstream(_) => return Err(no_way(target)),
         };
         let resolved = tokio::time::timeout_at(deadline, self.resolver.resolve(name.as_str()));
         let addresses = resolved

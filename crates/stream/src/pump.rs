@@ -41,6 +41,12 @@ impl Side for TcpStream {
     }
 }
 
+impl Side for net::dial::Stream {
+    fn reset_on_close(&self) {
+        Self::reset_on_close(self);
+    }
+}
+
 /// Nobody wants to know.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unmetered;

@@ -101,6 +101,33 @@ impl ClientTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        self.handshake(io, host, ClientConnection::new).await
+    }
+
+    /// As [`Self::connect`], for a protocol that is none of those with an ALPN name here.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn connect_raw<S>(&self, io: S, host: &str) -> Result<ClientStream<S>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let begin = |config, name| ClientConnection::new_with_alpn(config, name, Vec::new());
+        self.handshake(io, host, begin).await
+    }
+
+    async fn handshake<S>(
+        &self,
+        io: S,
+        host: &str,
+        begin: impl FnOnce(
+            Arc<ClientConfig>,
+            ServerName<'static>,
+        ) -> Result<ClientConnection, rustls::Error>,
+    ) -> Result<ClientStream<S>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let name = match &self.server_name {
             Some(name) => name.clone(),
             None => match ServerName::try_from(host) {
@@ -111,7 +138,7 @@ impl ClientTls {
                 }
             },
         };
-        let mut tls = ClientConnection::new(self.config.clone(), name).map_err(io::Error::other)?;
+        let mut tls = begin(self.config.clone(), name).map_err(io::Error::other)?;
         tls.set_buffer_limit(Some(SEND_BUFFER_BYTES_MAX));
         let mut session = Session::new(io, tls);
         poll_fn(|cx| session.poll_handshake(cx)).await?;

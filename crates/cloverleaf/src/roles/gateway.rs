@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use config::{AdminAddress, Config, MeshConfig, Watcher};
-use http_proxy::{Prober, Program, Shared};
+use http_proxy::{Prober, Program, Shared, Upstreams};
 use kubernetes::Cluster;
 use model::{Diagnostics, Shutdown};
 use net::dial::Dialer;
@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::lifecycle::{drained, start_admin};
-use super::mesh::member::Reading;
+use super::mesh::member::{Reading, seed};
 use super::signals::{Signal, Signals};
 use crate::UsageError;
 use crate::cli::GatewayArgs;
@@ -193,6 +193,7 @@ async fn serve(
         Workers::start(config.workers.unwrap_or(cores)).context("starting worker threads")?;
     let dialer = Dialer::default();
     let shared = Shared::new(program, dialer.clone());
+    dialer.add_way_to_upstreams(Arc::new(Upstreams::new(shared.clone(), seed(0))));
     reload::open_access_log(&shared)?;
     let (stop, stopped) = watch::channel(false);
     start_echo(&config, stopped.clone())?;
@@ -213,6 +214,7 @@ async fn serve(
         Gateway { workers, shared, listeners, prober, provider, mesh: None, dialer, watcher, stop };
     if let (Some(mesh), Some(reading)) = (&config.mesh, mesh) {
         gateway.join(mesh, reading).await?;
+        gateway.mesh.iter().for_each(|mesh| mesh.set_ports(&config));
     }
     let signal = match gateway.begin(&config, &mut sources, &mut signals).await? {
         Some(early) => early,

@@ -6,5 +6,6 @@ mod clients;
 mod leaks;
 mod peers;
 mod reload;
+mod standing_in;
 mod steering;
 mod support;

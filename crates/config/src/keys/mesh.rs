@@ -31,5 +31,52 @@ mesh:
   serve: true
 ",
         },
+        Key {
+            name: "ports",
+            kind: Kind::List(&Kind::Object(&MESH_PORT)),
+            default: "none",
+            doc: "Cluster ports that an upstream of this file serves where no pod of this host does: raw TCP, with the \
+                  upstream's balancing, health checks and TLS. Only with `serve`.",
+            example: "\
+mesh:
+  config: /etc/cloverleaf/proxy.conf
+  serve: true
+  ports:
+    - port: 5432
+      upstream: shop
+",
+        },
+    ],
+};
+
+pub(crate) static MESH_PORT: Section = Section {
+    path: "mesh.ports[]",
+    id: "meshPort",
+    doc: "A cluster port that an upstream serves.",
+    keys: &[
+        Key {
+            name: "port",
+            kind: Kind::Integer(1, 65535),
+            default: "required",
+            doc: "The cluster port, one of `CLUSTERPORTS` in proxy.conf. Each only once.",
+            example: "\
+mesh:
+  config: proxy.conf
+  serve: true
+  ports: [{port: 5432, upstream: shop}]
+",
+        },
+        Key {
+            name: "upstream",
+            kind: Kind::Text,
+            default: "required",
+            doc: "The name of the upstream. Other hosts get there too, unless one of its endpoints is a cluster port.",
+            example: "\
+mesh:
+  config: proxy.conf
+  serve: true
+  ports: [{port: 5432, upstream: shop}]
+",
+        },
     ],
 };

@@ -115,6 +115,7 @@ fn with_port(target: &Target, port: u16) -> Target {
         Target::Address(address) => Target::Address((address.ip(), port).into()),
         Target::Named(name, _) => Target::Named(name.clone(), port),
         Target::ClusterPort(_) => Target::ClusterPort(port),
+        Target::Upstream(_) => target.clone(),
     }
 }
 

@@ -7,7 +7,7 @@ use stream::{Client, Opening, Pod, pump};
 use tokio::net::TcpStream;
 
 use super::{Counted, Worker};
-use crate::search::{millis, search};
+use crate::search::{Searcher, millis, search};
 use crate::shared::State;
 use crate::stats::{CLIENT_RESULTS, Open};
 
@@ -24,7 +24,9 @@ pub(super) async fn serve(
     let now = worker.shared.now();
     let deadline = now.saturating_add(millis(state.settings.times.total));
     let mut rng = worker.rng();
-    let search = search((&worker.shared, &state), dialled.port(), deadline, &mut rng);
+    let client = Some(canonical(from));
+    let searcher = Searcher { port: dialled.port(), client, is_inner: false };
+    let search = search((&worker.shared, &state), searcher, deadline, &mut rng);
     let found = Box::pin(search).await;
     let (host, result) = match &found {
         Ok(found) => (found.host.clone(), "ok"),

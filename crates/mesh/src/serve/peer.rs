@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use net::dial::Stream;
 use stream::pump;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,6 +12,7 @@ use super::{Counted, Worker};
 use crate::ask::{NoPod, own_pod};
 use crate::peer::{REQUEST_BYTES_MAX, Reply, read_request};
 use crate::pods::Place;
+use crate::search::{NotReached, Searcher, stand_in};
 use crate::shared::State;
 use crate::stats::{Open, PEER_RESULTS};
 
@@ -24,12 +26,12 @@ pub(super) async fn serve(
     let state = worker.shared.state();
     let answered = Box::pin(answer(&worker, &state, &mut stream, from)).await;
     let (cluster_port, result) = match &answered {
-        Ok(tunnel) => (tunnel.place.mapping().cluster_port, "ok"),
+        Ok(tunnel) => (tunnel.cluster_port, "ok"),
         Err((cluster_port, result)) => (*cluster_port, *result),
     };
     let cells = worker.peer_cells(cluster_port);
     cells.result(&PEER_RESULTS, result);
-    let Ok(Tunnel { pod, place }) = answered else { return };
+    let Ok(Tunnel { pod, place, .. }) = answered else { return };
     let idle = state.settings.times.idle;
     drop(state);
     let _open = Open::count(&cells);
@@ -40,8 +42,10 @@ pub(super) async fn serve(
 
 /// What a peer gets.
 struct Tunnel {
-    pod: TcpStream,
-    place: Place,
+    cluster_port: u16,
+    pod: Stream,
+    /// Held while the connection lives; none where something else stands in for a pod.
+    place: Option<Place>,
 }
 
 /// Reads the request, connects to a pod and answers; or says for which port, as far as it is known, and in a word of
@@ -67,25 +71,35 @@ async fn answer(
     let mut rng = worker.rng();
     let own = own_pod((&worker.shared, state), cluster_port, deadline, &mut rng).await;
     let (mut pod, place) = match own {
-        Ok(reached) => reached,
-        Err(NoPod::Busy) => {
-            // A peer that is gone already hears nothing.
-            let _ = stream.write_all(Reply::Busy.encode()).await;
-            return Err((cluster_port, "busy"));
+        Ok((pod, place)) => (Stream::Tcp(pod), Some(place)),
+        Err(reason) => {
+            let searcher = Searcher { port: cluster_port, client: None, is_inner: true };
+            match (stand_in(&worker.shared, searcher, deadline).await, reason) {
+                (Some(Ok(pod)), _) => (pod, None),
+                (Some(Err(NotReached::Busy)), _) | (_, NoPod::Busy) => {
+                    // A peer that is gone already hears nothing.
+                    let _ = stream.write_all(Reply::Busy.encode()).await;
+                    return Err((cluster_port, "busy"));
+                }
+                (Some(Err(_)), _) | (None, NoPod::Unreachable) => {
+                    return Err((cluster_port, "unreachable"));
+                }
+                // No word is the protocol's word for it. What was asked for is not counted by its name where it is
+                // not known here: anybody could ask for anything.
+                (None, NoPod::None) => return Err((0, "none")),
+            }
         }
-        // No word is the protocol's word for it. What was asked for is not counted by its name where it is not known
-        // here: anybody could ask for anything.
-        Err(NoPod::None) => return Err((0, "none")),
-        Err(NoPod::Unreachable) => return Err((cluster_port, "unreachable")),
     };
-    let reply = Reply::Tunnel { wants_header: place.mapping().wants_header };
+    let wants_header = place.as_ref().is_some_and(|place| place.mapping().wants_header);
+    let reply = Reply::Tunnel { wants_header };
     // What came behind the request is little, and fits into the pod's empty socket.
     let sent = async {
         pod.write_all(&more).await?;
+        pod.flush().await?;
         stream.write_all(reply.encode()).await
     };
     match sent.await {
-        Ok(()) => Ok(Tunnel { pod, place }),
+        Ok(()) => Ok(Tunnel { cluster_port, pod, place }),
         Err(_) => Err((cluster_port, "unreachable")),
     }
 }

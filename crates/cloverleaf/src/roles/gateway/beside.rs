@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use config::MeshConfig;
-use mesh::{ClusterPorts, Shared};
+use config::{Config, MeshConfig};
+use mesh::{ClusterPorts, Shared, StandIn, StandIns};
+use model::{Endpoint, Target, UpstreamId};
 use net::dial::Dialer;
 use net::worker::Workers;
 use tokio::sync::{Notify, watch};
@@ -19,7 +20,7 @@ use super::provider::Provider;
 #[derive(Debug)]
 pub(super) struct Beside {
     /// As it was started.
-    pub(super) config: MeshConfig,
+    config: MeshConfig,
     shared: Arc<Shared>,
     reload: Arc<Notify>,
     closing: watch::Sender<bool>,
@@ -51,6 +52,32 @@ impl Beside {
         let (closing, closed) = watch::channel(false);
         net::task::spawn("mesh", follow(member, reload.clone(), closed));
         Ok(Self { config: config.clone(), shared, reload, closing })
+    }
+
+    /// Whether it would have to be started anew to be as a file says.
+    pub(super) fn differs(&self, config: Option<&MeshConfig>) -> bool {
+        let same = |new: &MeshConfig| {
+            new.proxy_conf == self.config.proxy_conf && new.serve == self.config.serve
+        };
+        !config.is_some_and(same)
+    }
+
+    /// Has upstreams take connections to cluster ports from now on. Those that are open go on.
+    pub(super) fn set_ports(&self, config: &Config) {
+        let ports = config.mesh.iter().flat_map(|mesh| &mesh.ports);
+        let stand_in = |(port, id): &(u16, UpstreamId)| {
+            let upstream = config.snapshot.upstream(*id)?;
+            let is_mesh = |endpoint: &Endpoint| matches!(endpoint.target, Target::ClusterPort(_));
+            let ends_here = !upstream.endpoints.iter().any(is_mesh);
+            let target = Target::Upstream(upstream.name.clone());
+            Some((*port, StandIn { target, ends_here }))
+        };
+        let stand_ins: StandIns = ports.filter_map(stand_in).collect();
+        let listened = self.shared.state().settings.cluster_ports.clone();
+        for port in stand_ins.keys().filter(|port| !listened.contains(**port)) {
+            tracing::warn!(port, "no cluster port: it is not among CLUSTERPORTS in proxy.conf");
+        }
+        self.shared.set_stand_ins(stand_ins);
     }
 
     /// Has the files read again now.

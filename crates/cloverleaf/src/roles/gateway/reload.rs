@@ -268,6 +268,7 @@ impl Reload {
         };
         let old = gateway.shared.publish(program);
         gateway.prober.follow(&gateway.shared.program());
+        gateway.mesh.iter().for_each(|mesh| mesh.set_ports(config));
         net::task::spawn("retire", retire(old));
         if let Err(error) = gateway.listeners.apply(opened, &gateway.workers, &gateway.shared).await
         {
@@ -279,9 +280,9 @@ impl Reload {
     /// Says what will only be changed by a restart.
     fn note_fixed(&self, gateway: &Gateway, config: &Config, found: &mut Diagnostics) {
         let new = Fixed::of(config);
-        let mesh = gateway.mesh.as_ref().map(|mesh| &mesh.config);
+        let mesh = gateway.mesh.as_ref();
         for (key, changed) in [
-            ("mesh", mesh.is_some() && mesh != config.mesh.as_ref()),
+            ("mesh", mesh.is_some_and(|mesh| mesh.differs(config.mesh.as_ref()))),
             ("admin", new.admin != self.fixed.admin),
             ("echo", new.echo != self.fixed.echo),
             ("workers", new.workers != self.fixed.workers),

@@ -216,11 +216,8 @@ impl Provider {
             std::collections::BTreeMap::new();
         for pod in state.pods.all() {
             let mapping = pod.mapping();
-            let upstream = by_port.entry(mapping.cluster_port).or_insert_with(|| UpstreamState {
-                name: format!("cluster port {}", mapping.cluster_port),
-                algorithm: "own pods first".to_owned(),
-                ..UpstreamState::default()
-            });
+            let port = mapping.cluster_port;
+            let upstream = by_port.entry(port).or_insert_with(|| cluster_port(port));
             upstream.endpoints.push(EndpointState {
                 target: state.pod_target(mapping.host_port).to_string(),
                 weight: mapping.connections_max,
@@ -228,7 +225,24 @@ impl Provider {
                 ..EndpointState::default()
             });
         }
+        for (port, stand_in) in self.shared.stand_ins().iter() {
+            let upstream = by_port.entry(*port).or_insert_with(|| cluster_port(*port));
+            let target = stand_in.target.to_string();
+            upstream.endpoints.push(EndpointState {
+                target,
+                weight: 1,
+                ..EndpointState::default()
+            });
+        }
         std::iter::once(hosts).chain(by_port.into_values()).collect()
+    }
+}
+
+fn cluster_port(port: u16) -> UpstreamState {
+    UpstreamState {
+        name: format!("cluster port {port}"),
+        algorithm: "own pods first".to_owned(),
+        ..UpstreamState::default()
     }
 }
 
