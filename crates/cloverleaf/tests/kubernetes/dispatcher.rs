@@ -3,40 +3,7 @@
 use testkit::kubernetes::Namespace;
 use testkit::{Cloverleaf, wait_until};
 
-use crate::support::{SOON, Server, control, expect_answer, gateway};
-
-/// A Pod that claims a path, and says that it runs where a server is.
-fn pod(namespace: &Namespace, name: &str, paths: &str, server: &Server) {
-    let port = server.address().port();
-    let manifest = serde_json::json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": name,
-            "labels": { "test.cloverleaf/routable": namespace.name() },
-            "annotations": { "github.com/30x.dispatcher.paths": paths.replace("PORT", &port.to_string()) },
-        },
-        "spec": { "containers": [{
-            "name": "web", "image": "none", "ports": [{ "containerPort": port }],
-        }] },
-    });
-    namespace.apply(&manifest.to_string()).unwrap();
-    ready(namespace, name, server, true);
-}
-
-fn ready(namespace: &Namespace, name: &str, server: &Server, ready: bool) {
-    let ip = server.address().ip().to_string();
-    let status = serde_json::json!({ "status": {
-        "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }],
-        "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
-    } });
-    let patch = status.to_string();
-    namespace
-        .kubectl(
-            &["patch", "pod", name, "--subresource=status", "--type=merge", "-p", &patch],
-            None,
-        )
-        .unwrap();
-}
+use crate::support::{SOON, Server, control, expect_answer, gateway, pod, ready};
 
 fn router(namespace: &Namespace) -> Option<Cloverleaf> {
     let gateway = gateway(control()?.access())
@@ -61,9 +28,9 @@ fn pods_are_routed_to_while_they_are_ready() {
     let annotation = format!("github.com/30x.dispatcher.hosts={hosts}");
     control.access().kubectl(&["annotate", "namespace", name, &annotation], None).unwrap();
     let (one, two) = (Server::start("from one"), Server::start("from two"));
-    pod(&namespace, "one", r#"[{"basePath": "/one", "containerPort": "PORT"}]"#, &one);
-    pod(&namespace, "two", r#"[{"basePath": "/two", "containerPort": "PORT"}]"#, &two);
-    pod(&namespace, "broken", "this is not JSON", &two);
+    pod(&namespace, &label, "one", r#"[{"basePath": "/one", "containerPort": "PORT"}]"#, &one);
+    pod(&namespace, &label, "two", r#"[{"basePath": "/two", "containerPort": "PORT"}]"#, &two);
+    pod(&namespace, &label, "broken", "this is not JSON", &two);
     let Some(gateway) = router(&namespace) else { return };
     assert_eq!(gateway.get("api.test", "/one/x").text(), "from one");
     assert_eq!(gateway.get("api.test", "/two").text(), "from two");

@@ -3,7 +3,7 @@
 use testkit::kubernetes::{Access, Namespace};
 use testkit::{Cloverleaf, wait_until};
 
-use crate::support::{CLASS, SOON, control, expect_answer, gateway, ingress, service};
+use crate::support::{SOON, control, expect_answer, gateway, ingress, own_class, service};
 
 /// The rights of the plain manifests, without what runs with them.
 const DEPLOYMENT: &str =
@@ -29,14 +29,7 @@ fn rights(namespace: &str) -> String {
     documents.join("\n---\n")
 }
 
-/// A class of a namespace's own, so that nobody else's Ingresses are written to.
-fn own_class(namespace: &Namespace) {
-    let name = namespace.name();
-    let class = CLASS.replace("name: cloverleaf", &format!("name: {name}"));
-    namespace.apply(&class.replace("cloverleaf/gateway", &format!("test/{name}"))).unwrap();
-}
-
-/// An Ingress of it.
+/// An Ingress of the namespace's own class.
 fn own_ingress(namespace: &Namespace, name: &str, service: &str) -> String {
     let host = format!("{name}.{}.test", namespace.name());
     let class = format!("ingressClassName: {}", namespace.name());

@@ -61,6 +61,13 @@ metadata: {name: cloverleaf}
 spec: {controller: cloverleaf/gateway}
 ";
 
+/// A class of a namespace's own, so that nobody else's Ingresses are written to.
+pub(crate) fn own_class(namespace: &Namespace) {
+    let name = namespace.name();
+    let class = CLASS.replace("name: cloverleaf", &format!("name: {name}"));
+    namespace.apply(&class.replace("cloverleaf/gateway", &format!("test/{name}"))).unwrap();
+}
+
 /// A gateway that follows a cluster, not started yet. What flags or environment say beside that comes after.
 pub(crate) fn gateway(access: &Access) -> Gateway {
     gateway_at(access, &Port::reserve())
@@ -198,6 +205,43 @@ pub(crate) fn endpoints(name: &str, addresses: &[String]) -> String {
          ports: [{{name: web, port: 8080, protocol: TCP}}]\nendpoints: [{}]\n",
         quoted.join(", ")
     )
+}
+
+/// A Pod with this label (`NAME=VALUE`) that claims paths, and says that it runs where a server is: `PORT` in the
+/// paths is its port.
+pub(crate) fn pod(namespace: &Namespace, label: &str, name: &str, paths: &str, server: &Server) {
+    let (label, value) = label.split_once('=').expect("NAME=VALUE");
+
+    let port = server.address().port();
+    let manifest = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "labels": { label: value },
+            "annotations": { "github.com/30x.dispatcher.paths": paths.replace("PORT", &port.to_string()) },
+        },
+        "spec": { "containers": [{
+            "name": "web", "image": "none", "ports": [{ "containerPort": port }],
+        }] },
+    });
+    namespace.apply(&manifest.to_string()).unwrap();
+    ready(namespace, name, server, true);
+}
+
+/// Says of a Pod that it runs, and whether it is ready.
+pub(crate) fn ready(namespace: &Namespace, name: &str, server: &Server, ready: bool) {
+    let ip = server.address().ip().to_string();
+    let status = serde_json::json!({ "status": {
+        "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }],
+        "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
+    } });
+    let patch = status.to_string();
+    namespace
+        .kubectl(
+            &["patch", "pod", name, "--subresource=status", "--type=merge", "-p", &patch],
+            None,
+        )
+        .unwrap();
 }
 
 /// An answer with a length.
