@@ -1,48 +1,14 @@
 //! The 25 scenarios of the Ingress conformance suite through the front door: Ingresses in a real API server, requests
 //! to the program, and the status that the suite waits for.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-
 use testkit::client::{Tls, fetch};
 use testkit::kubernetes::Namespace;
 use testkit::{Authority, Client, Cloverleaf, Port, wait_until};
 
-use crate::support::{
-    BINARY, SOON, Server, control, endpoint_slice, gateway_at, headless, own_address, service,
-};
+use crate::support::{Echo, SOON, Server, control, endpoint_slice, gateway_at, headless, service};
 
 /// What the gateway says its address is.
 const PUBLISHED: &str = "192.0.2.77";
-
-/// `cloverleaf echo` where Kubernetes takes an endpoint to be.
-struct Echo {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Echo {
-    fn start() -> Self {
-        let free = TcpListener::bind((own_address(), 0)).expect("a free port");
-        let address = free.local_addr().expect("a bound socket");
-        drop(free);
-        let mut command = Command::new(BINARY);
-        command.args(["echo", "--listen", &address.to_string()]);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("an echo");
-        assert!(
-            wait_until(SOON, || TcpStream::connect(address).is_ok()),
-            "the echo does not start"
-        );
-        Self { child, address }
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Follows a namespace and writes status, under a Lease of the namespace's name.
 fn gateway_of(namespace: &Namespace, https: &Port) -> Option<Cloverleaf> {

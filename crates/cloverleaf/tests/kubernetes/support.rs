@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -142,6 +143,35 @@ fn answer_all(mut connection: TcpStream, answer: &str) {
     }
 }
 
+/// `cloverleaf echo` where Kubernetes takes an endpoint to be.
+pub(crate) struct Echo {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Echo {
+    pub(crate) fn start() -> Self {
+        let free = TcpListener::bind((own_address(), 0)).expect("a free port");
+        let address = free.local_addr().expect("a bound socket");
+        drop(free);
+        let mut command = Command::new(BINARY);
+        command.args(["echo", "--listen", &address.to_string()]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("an echo");
+        assert!(
+            wait_until(SOON, || TcpStream::connect(address).is_ok()),
+            "the echo does not start"
+        );
+        Self { child, address }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// An address that is not a loopback one, where this process can listen. Nothing is sent.
 pub(crate) fn own_address() -> IpAddr {
     if let Some(network) = network() {
@@ -207,12 +237,12 @@ pub(crate) fn endpoints(name: &str, addresses: &[String]) -> String {
     )
 }
 
-/// A Pod with this label (`NAME=VALUE`) that claims paths, and says that it runs where a server is: `PORT` in the
+/// A Pod with this label (`NAME=VALUE`) that claims paths, and says that it runs at an address: `PORT` in the
 /// paths is its port.
-pub(crate) fn pod(namespace: &Namespace, label: &str, name: &str, paths: &str, server: &Server) {
+pub(crate) fn pod(namespace: &Namespace, label: &str, name: &str, paths: &str, at: SocketAddr) {
     let (label, value) = label.split_once('=').expect("NAME=VALUE");
 
-    let port = server.address().port();
+    let port = at.port();
     let manifest = serde_json::json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
@@ -225,12 +255,12 @@ pub(crate) fn pod(namespace: &Namespace, label: &str, name: &str, paths: &str, s
         }] },
     });
     namespace.apply(&manifest.to_string()).unwrap();
-    ready(namespace, name, server, true);
+    ready(namespace, name, at.ip(), true);
 }
 
 /// Says of a Pod that it runs, and whether it is ready.
-pub(crate) fn ready(namespace: &Namespace, name: &str, server: &Server, ready: bool) {
-    let ip = server.address().ip().to_string();
+pub(crate) fn ready(namespace: &Namespace, name: &str, at: IpAddr, ready: bool) {
+    let ip = at.to_string();
     let status = serde_json::json!({ "status": {
         "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }],
         "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],

@@ -85,7 +85,7 @@ fn a_broken_namespace_hears_of_it_and_its_neighbours_do_not() {
     // Its key is looked for once there is somebody to be protected by it.
     let server = Server::start("from the last one");
     let paths = r#"[{"basePath": "/", "containerPort": "PORT"}]"#;
-    pod(namespaces.last().unwrap(), &neighbours.label, "app", paths, &server);
+    pod(namespaces.last().unwrap(), &neighbours.label, "app", paths, server.address());
     neighbours.all_are_said(access, &all);
     neighbours.all_answer(&all);
     assert!(!neighbours.gateway.stderr().contains("PRIVATE KEY"));
@@ -143,7 +143,13 @@ fn a_broken_pod_hears_of_it_and_its_neighbours_do_not() {
     let server = Server::start("from a bad Pod");
     let label = &neighbours.label;
     // Of the same Namespace, and of one with too much.
-    pod(&namespace, label, "good", r#"[{"basePath": "/good", "containerPort": "PORT"}]"#, &server);
+    pod(
+        &namespace,
+        label,
+        "good",
+        r#"[{"basePath": "/good", "containerPort": "PORT"}]"#,
+        server.address(),
+    );
     let many: Vec<Value> = (0..201)
         .map(|n| json!({ "basePath": format!("/many/{n:03}"), "containerPort": "PORT" }))
         .collect();
@@ -154,7 +160,7 @@ fn a_broken_pod_hears_of_it_and_its_neighbours_do_not() {
     let mut all = Vec::new();
     let more = [("many", &*many, "TooManyPaths", "200"), ("long", &long, "InvalidPath", "1024")];
     for (name, paths, reason, says) in PODS.into_iter().chain(more) {
-        pod(&namespace, label, name, paths, &server);
+        pod(&namespace, label, name, paths, server.address());
         let object = format!("Pod {}/{name}", namespace.name());
         all.push(Broken { object, reason, says, asked: None });
     }

@@ -60,7 +60,13 @@ impl Neighbours {
         namespace.apply(&of_class(&spec, &class)).unwrap();
         let app = Server::start("from the Pod");
         routable(access, &namespace, &label, r#"{"pod.test": {}}"#);
-        pod(&namespace, &label, "app", r#"[{"basePath": "/", "containerPort": "PORT"}]"#, &app);
+        pod(
+            &namespace,
+            &label,
+            "app",
+            r#"[{"basePath": "/", "containerPort": "PORT"}]"#,
+            app.address(),
+        );
         let https = Port::reserve();
         let gateway = gateway_at(access, &https)
             .arg(format!("--kubernetes-sources={}", sources.join(",")))
