@@ -185,7 +185,7 @@ impl<'s> Reader<'s, '_> {
         let at = format!("annotation {}, host {host}", self.options.names.hosts);
         if !self.options.tls {
             let message = format!(
-                "{at}: this router has no TLS (its SSL_CERT is not set); the host is left out"
+                "{at}: this router has no https listener; the host is left out"
             );
             return Err(Fault::new("TlsDisabled", message));
         }
