@@ -264,6 +264,7 @@ fn manners_json(snapshot: &Snapshot) -> Value {
         "serverHeader": manners.server_header,
         "proxyHeaders": manners.proxy_headers,
         "redirectUncleanPaths": manners.redirect_unclean_paths,
+        "abortOnClose": manners.abort_on_close,
         "accessLog": match &manners.access_log {
             None => Value::Null,
             Some(AccessLog::Stdout) => json!("stdout"),

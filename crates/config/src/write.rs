@@ -127,6 +127,7 @@ fn manners(manners: &Manners) -> Vec<(&'static str, Node)> {
         ("serverHeader", manners.server_header, usual.server_header),
         ("proxyHeaders", manners.proxy_headers, usual.proxy_headers),
         ("redirectUncleanPaths", manners.redirect_unclean_paths, usual.redirect_unclean_paths),
+        ("abortOnClose", manners.abort_on_close, usual.abort_on_close),
     ];
     let differ = keys.into_iter().filter(|(_, is, usual)| is != usual);
     differ.map(|(key, is, _)| (key, number(is))).collect()

@@ -73,6 +73,9 @@ pub struct Manners {
     /// Answer a path with `//`, `/./` or `/../` by a 307 to the cleaned path, as `NanoProxy` does. Otherwise it is
     /// forwarded as it came.
     pub redirect_unclean_paths: bool,
+    /// A client of HTTP/1 that closes its side has gone: its request is given up, and the endpoint told so.
+    /// Otherwise it still gets its answer. (A reset is the end in any case, and HTTP/2 has words for both.)
+    pub abort_on_close: bool,
     /// One JSON line a request, and where it goes; `None` is off.
     pub access_log: Option<AccessLog>,
 }
@@ -85,6 +88,7 @@ impl Default for Manners {
             server_header: false,
             proxy_headers: true,
             redirect_unclean_paths: true,
+            abort_on_close: true,
             access_log: None,
         }
     }

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use testkit::client::{Fields, Framing, fetch};
+use testkit::client::{Fields, Framing, Tls, fetch};
 use testkit::upstream::Gate;
 use testkit::{Client, Cloverleaf, Step, Upstream, wait_until};
 
 use super::support::frames::{self, Outcome, Raw};
-use super::support::{BINARY, SOON, Tap, in_front_of, message, ok, with};
+use super::support::{BINARY, SOON, Tap, in_front_of, message, ok, over_tls, with};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -621,6 +621,7 @@ fn idle_upstream_connections_are_kept_as_configured() {
     assert_eq!(fetch(gateway.address(), GET).status, 200);
     assert!(wait_until(SOON, || upstream.open_connections() == 0), "kept for ever");
 }
+
 /// Nobody waits for the answer any more: the upstream is told by the end of its connection.
 #[test]
 fn a_client_that_goes_away_ends_its_request() {
@@ -630,12 +631,88 @@ fn a_client_that_goes_away_ends_its_request() {
         Step::Hang,
     ]);
     let silent = Upstream::start([Step::ReadRequest, Step::Hang]);
-    for upstream in [&upstream, &silent] {
-        let gateway = in_front_of(upstream);
-        let mut client = gateway.connect();
+    let stays = "abortOnClose: false";
+    let ways: [fn(Client); 2] = [Client::reset, drop];
+    for (keys, ways) in [("", &ways[..]), (stays, &ways[..1])] {
+        for upstream in [&upstream, &silent] {
+            let gateway = with(keys, &[upstream.address()]);
+            for go in ways {
+                let before = upstream.requests().len();
+                let mut client = gateway.connect();
+                client.send(GET);
+                assert!(wait_until(SOON, || upstream.requests().len() > before));
+                go(client);
+                assert!(wait_until(Duration::from_secs(5), || upstream.open_connections() == 0));
+            }
+            if upstream.address() == silent.address() {
+                let labels = "listener=\"default\",rule=\"rules[0]\",upstream=\"up\",class=\"4xx\"";
+                let name = format!("cloverleaf_requests_total{{{labels}}}");
+                let counted = || gateway.metric(&name) == Some(ways.len() as f64);
+                assert!(wait_until(SOON, counted), "recorded as 499");
+            }
+        }
+    }
+    // Over TLS the end is a message, which has to be read to be known.
+    let (gateway, authority) = over_tls(&silent);
+    let tls = Tls::trusting(authority.pem(), "127.0.0.1");
+    let before = silent.requests().len();
+    let mut client = Client::connect_tls(gateway.address(), tls);
+    client.send(GET);
+    assert!(wait_until(SOON, || silent.requests().len() > before));
+    drop(client);
+    assert!(wait_until(Duration::from_secs(5), || silent.open_connections() == 0));
+}
+
+/// With `abortOnClose: false` one that has only said that it will send nothing more gets its answer.
+#[test]
+fn a_client_that_only_closes_its_side_may_get_its_answer() {
+    let gate = Gate::new();
+    let steps = [Step::ReadRequest, Step::Wait(gate.clone()), Step::send(ok("late"))];
+    let upstream = Upstream::start(steps);
+    let gateway = with("abortOnClose: false", &[upstream.address()]);
+    let mut client = gateway.connect();
+    client.send(GET);
+    client.finish();
+    assert!(wait_until(SOON, || upstream.requests().len() == 1));
+    gate.open();
+    assert_eq!(client.read_response().expect("an answer").text(), "late");
+}
+
+/// Requests that come while another is answered are read early over TLS, and not lost.
+#[test]
+fn what_is_pipelined_meanwhile_is_answered() {
+    const PIPELINED: usize = 300;
+    for encrypted in [true, false] {
+        let gate = Gate::new();
+        let waiting = gate.clone();
+        let upstream = Upstream::scripted(move |connection| {
+            let first = [Step::ReadRequest, Step::Wait(waiting.clone()), Step::send(ok("first"))];
+            let rest = [Step::ReadRequest, Step::send(ok("rest")), Step::Repeat];
+            if connection == 0 { first.to_vec() } else { rest.to_vec() }
+        });
+        let (gateway, authority) = over_tls(&upstream);
+        let plain = in_front_of(&upstream);
+        let tls = Tls::trusting(authority.pem(), "127.0.0.1");
+        let client = match encrypted {
+            true => Client::connect_tls(gateway.address(), tls),
+            false => plain.connect(),
+        };
+        let mut client = client.timeout(SOON);
         client.send(GET);
         assert!(wait_until(SOON, || upstream.requests().len() == 1));
-        client.reset();
-        assert!(wait_until(Duration::from_secs(5), || upstream.open_connections() == 0));
+        let filler = "x".repeat(100);
+        for number in 0..PIPELINED {
+            client.send(format!("GET /{number} HTTP/1.1\r\nHost: x\r\nX: {filler}\r\n\r\n"));
+        }
+        gate.open();
+        for number in 0..=PIPELINED {
+            let answer = client.read_response().unwrap_or_else(|e| panic!("{number}: {e}"));
+            assert_eq!(answer.text(), if number == 0 { "first" } else { "rest" });
+        }
+        let requests = upstream.requests();
+        assert_eq!(requests.len(), PIPELINED + 1);
+        for (number, request) in requests.iter().skip(1).enumerate() {
+            assert!(request.starts_with(&format!("GET /{number} ")), "{number}: {request}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use testkit::{Client, Cloverleaf, Upstream};
 
 use super::support::frames::{self, Outcome, Raw};
 use super::support::message::{self, Message};
-use super::support::{SOON, Tap, in_front_of, ok};
+use super::support::{SOON, Tap, in_front_of, ok, with};
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -243,7 +243,8 @@ fn request_lines_and_hosts() {
 /// Runs every case and reports all that fail.
 fn hold(cases: impl Iterator<Item = (Vec<u8>, Want)>) {
     let upstream = Upstream::answering(ok("fine"));
-    let gateway = in_front_of(&upstream);
+    // Cases end by the client closing its side: what it has sent is answered all the same.
+    let gateway = with("abortOnClose: false", &[upstream.address()]);
     let mut tap = Tap::new(&upstream);
     let mut wrong = Vec::new();
     for (bytes, want) in cases {

@@ -69,6 +69,7 @@ pub(super) fn manners(cx: &mut Context<'_>, top: Map<'_, '_>) -> Manners {
         ("serverHeader", &mut manners.server_header),
         ("proxyHeaders", &mut manners.proxy_headers),
         ("redirectUncleanPaths", &mut manners.redirect_unclean_paths),
+        ("abortOnClose", &mut manners.abort_on_close),
     ] {
         *place = top.boolean(cx, name).unwrap_or(*place);
     }
@@ -159,6 +160,7 @@ mod tests {
             ("serverHeader", manners.server_header),
             ("proxyHeaders", manners.proxy_headers),
             ("redirectUncleanPaths", manners.redirect_unclean_paths),
+            ("abortOnClose", manners.abort_on_close),
         ] {
             assert_eq!(keys::TOP.key(name).unwrap().default, format!("`{value}`"), "{name}");
         }

@@ -127,6 +127,16 @@ accessLog:
             example: "redirectUncleanPaths: false\n",
         },
         Key {
+            name: "abortOnClose",
+            kind: Kind::Boolean,
+            default: "`true`",
+            doc: "Give a request up when its HTTP/1 client closes the connection, and close the one to the \
+                  server with it. With `false` a client that only says that it will send nothing more (as \
+                  `nc -N` does) still gets its answer, and one that has gone keeps the server busy until \
+                  then: the two look alike. A reset ends a request in any case.",
+            example: "abortOnClose: false\n",
+        },
+        Key {
             name: "shutdown",
             kind: Kind::Object(&SHUTDOWN),
             default: "see [shutdown](#keys-of-shutdown)",

@@ -101,6 +101,22 @@ impl Buffer {
         self.end = (self.end + count).min(self.memory.len());
     }
 
+    /// Takes what has arrived in another behind what is here.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        if self.is_empty() {
+            std::mem::swap(self, other);
+        }
+        while !other.is_empty() {
+            let room = self.room();
+            let count = room.len().min(other.len());
+            let (here, bytes) = (room.get_mut(..count), other.filled().get(..count));
+            here.zip(bytes).into_iter().for_each(|(here, bytes)| here.copy_from_slice(bytes));
+            self.arrived(count);
+            other.consume(count);
+        }
+        other.release();
+    }
+
     /// Gives the memory back if nothing is in it.
     pub(crate) fn release(&mut self) {
         if self.is_empty() && !self.memory.is_empty() {

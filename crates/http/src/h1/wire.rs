@@ -110,6 +110,17 @@ impl AsyncWrite for Io {
     }
 }
 
+/// What the other side did while nothing was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// It has reset the connection, or broken its protocol.
+    Reset,
+    /// It has closed its side.
+    End,
+    /// It has sent more, behind which nothing can be seen.
+    More,
+}
+
 /// A socket and what has gone over it.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -185,14 +196,31 @@ impl Wire {
         }
     }
 
-    /// Ready when the other side has done something while nothing is read: `true` where it has reset the connection,
-    /// `false` where it has sent more or closed its side, after which a reset can no longer be seen from here. Never
-    /// where no socket of ours is below, as with some upstreams.
-    pub(crate) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<bool> {
-        let io = self.io.borrow();
-        let mut byte = [0; 1];
-        let Some(tcp) = io.tcp() else { return Poll::Pending };
-        tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(|peeked| peeked.is_err())
+    /// Ready when the other side has done something while nothing is read. What it has sent by then stays where it is,
+    /// but over TLS, where an end is known only when it is read: there it may come to be in `ahead`. Never where no
+    /// socket of ours is below, as with some upstreams.
+    pub(crate) fn poll_sign(&self, cx: &mut Context<'_>, ahead: &mut Buffer) -> Poll<Sign> {
+        let peeked = {
+            let io = self.io.borrow();
+            let mut byte = [0; 1];
+            let Some(tcp) = io.tcp() else { return Poll::Pending };
+            ready!(tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)))
+        };
+        let encrypted = !matches!(&*self.io.borrow(), Io::Tcp(_));
+        match peeked {
+            Err(_) => Poll::Ready(Sign::Reset),
+            Ok(0) => Poll::Ready(Sign::End),
+            Ok(_) if !encrypted => Poll::Ready(Sign::More),
+            Ok(_) => {
+                let read = self.poll_read(cx, ahead);
+                ahead.release();
+                read.map(|read| match read {
+                    Ok(0) => Sign::End,
+                    Ok(_) => Sign::More,
+                    Err(_) => Sign::Reset,
+                })
+            }
+        }
     }
 
     /// Writes all of both, the first before the second. Dropped, a part may have been written.

@@ -19,7 +19,7 @@ use crate::forward::{Ending, Exchange};
 use crate::h1::body::{BodyReader, BodyWriter, TrailerLimits};
 use crate::h1::buffer::Buffer;
 use crate::h1::scratch::Scratch;
-use crate::h1::wire::{Io, Wire};
+use crate::h1::wire::{Io, Sign, Wire};
 use crate::h1::{ReadHeadError, read_head, write};
 use crate::head::{Fields, Framing, HeadError, ResponseHead, Version};
 use crate::stream::{BodyError, Piece, Sink, Source};
@@ -180,7 +180,8 @@ struct Request<'r> {
 
 impl Request<'_> {
     async fn serve(&self, program: (Rc<Local>, usize), input: &mut Buffer) -> Next {
-        let Snapshot { limits, timeouts, .. } = program.0.program.snapshot;
+        let Snapshot { limits, timeouts, ref manners, .. } = program.0.program.snapshot;
+        let abort_on_close = manners.abort_on_close;
         self.timer.set(timeouts.head);
         let mut scratch = Scratch::take();
         let Scratch { head, output } = &mut *scratch;
@@ -223,15 +224,17 @@ impl Request<'_> {
             read_whole: &read_whole,
         };
         let exchange = Exchange { client: self.client, timer: self.timer };
-        let watching = head.upgrade().is_none();
+        let watch = head.upgrade().is_none().then_some(abort_on_close);
+        let mut ahead = Buffer::default();
         // Pinned here and lent: an exchange that was handed on by value would stand in this task twice.
         let ending = {
             let answer = pin!(exchange.answer(program, head, &mut watched, &mut reply));
-            self.unless_gone(answer, &read_whole, watching).await
+            self.unless_gone(answer, &read_whole, watch, &mut ahead).await
         };
         let upgraded = head.upgrade().is_some() && !body.is_done();
         let whole = body.is_done();
         drop(body);
+        input.append(&mut ahead);
         scratch.give();
         match ending {
             Ending::Broken => Next::Break,
@@ -241,24 +244,28 @@ impl Request<'_> {
         }
     }
 
-    /// Runs an exchange until it ends or the client has reset the connection. A client that has only said
-    /// that it will send nothing more (FIN) still gets its answer: on this protocol the two cannot be told
-    /// apart before something is sent to it.
+    /// Runs an exchange until it ends or the client has gone. Whether one that has only said that it will send
+    /// nothing more (FIN) has gone cannot be told on this protocol: `watch` says how that is taken; `None` does not
+    /// look. What the client sends meanwhile may come to be in `ahead`.
     async fn unless_gone(
         &self,
         mut answer: Pin<&mut impl Future<Output = Ending>>,
         read_whole: &Cell<bool>,
-        mut watching: bool,
+        mut watch: Option<bool>,
+        ahead: &mut Buffer,
     ) -> Ending {
         poll_fn(|cx| {
             if let Poll::Ready(ending) = answer.as_mut().poll(cx) {
                 return Poll::Ready(ending);
             }
             // Until then the body's reader notices.
-            if watching && read_whole.get() {
-                match self.wire.poll_reset(cx) {
-                    Poll::Ready(true) => return Poll::Ready(Ending::Broken),
-                    Poll::Ready(false) => watching = false,
+            if let Some(abort_on_close) = watch
+                && read_whole.get()
+            {
+                match self.wire.poll_sign(cx, ahead) {
+                    Poll::Ready(Sign::Reset) => return Poll::Ready(Ending::Broken),
+                    Poll::Ready(Sign::End) if abort_on_close => return Poll::Ready(Ending::Broken),
+                    Poll::Ready(Sign::End | Sign::More) => watch = None,
                     Poll::Pending => {}
                 }
             }

@@ -184,9 +184,7 @@ impl<'s> Reader<'s, '_> {
     ) -> Result<HostClaim, Fault> {
         let at = format!("annotation {}, host {host}", self.options.names.hosts);
         if !self.options.tls {
-            let message = format!(
-                "{at}: this router has no https listener; the host is left out"
-            );
+            let message = format!("{at}: this router has no https listener; the host is left out");
             return Err(Fault::new("TlsDisabled", message));
         }
         let name = &self.options.secret_name;
