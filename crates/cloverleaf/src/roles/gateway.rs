@@ -219,6 +219,10 @@ async fn serve(
     let signal = match gateway.begin(&config, &mut sources, &mut signals).await? {
         Some(early) => early,
         None => {
+            // The listeners may be within the range of the cluster ports.
+            if let Some(mesh) = &gateway.mesh {
+                mesh.steer().await;
+            }
             announce(&source, &config, &gateway.listeners);
             gateway.provider.set_ready(true);
             gateway.follow(&mut sources, &mut signals).await
@@ -341,7 +345,7 @@ impl Gateway {
             }
         }
         self.listeners.close_all();
-        self.mesh.iter().for_each(Beside::close);
+        self.mesh.iter_mut().for_each(Beside::close);
         self.shared.drain();
         self.close_connections().await;
         let open = || {

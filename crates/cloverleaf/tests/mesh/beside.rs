@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use testkit::certs::Authority;
 use testkit::client::{Client, Response};
 use testkit::load::{Load, Target, Work};
+use testkit::upstream::{Step, Upstream};
 use testkit::{Network, wait_until};
 
 use crate::support::*;
@@ -221,6 +223,42 @@ fn kept_connections_count_for_what_a_pod_may_have_and_full_is_not_down() {
 }
 
 #[test]
+fn tls_goes_through_the_mesh_and_a_full_cluster_port_is_followed_by_the_next_endpoint() {
+    let Some(network) = Network::new(1) else { return };
+    let authority = Authority::new();
+    let certificate = authority.server(&["shop.test"]);
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntls";
+    let secured = network.on(1, || {
+        let steps = move |_| vec![Step::ReadRequest, Step::send(answer), Step::Repeat];
+        Upstream::scripted_tls(&certificate, &["http/1.1"], steps)
+    });
+    let yaml = GATEWAY.replace(
+        "port: 61000}",
+        &format!(
+            "port: 61000, scheme: https, tls: {{authorities: {}, serverName: shop.test}}}}",
+            authority.file().display()
+        ),
+    );
+    let mapping = format!("61000:{}:9:false\n", secured.address().port());
+    let start = Start::new(&network, 1, &mapping).settings("PODHOST 127.0.0.1");
+    let gateway = start.gateway(&yaml).start();
+    assert_eq!((ask(&network, 1).text(), ask(&network, 1).text()), ("tls".into(), "tls".into()));
+    // Of two endpoints one is full: every request is answered by the other one.
+    let (_direct, _) = pod(&network, 1, 30_001, "direct");
+    let both = "endpoints: [{via: mesh, port: 61000}, {address: '@:30001'}]}";
+    let yaml = GATEWAY.replace("via: mesh, port: 61000}", both);
+    gateway.replace("portmappings.conf", "61000:30000:0:false\n");
+    gateway.replace("gateway.yaml", &yaml.replace('@', &network.address(1).to_string()));
+    becomes(&network, "direct");
+    for _ in 0..8 {
+        assert_eq!(ask(&network, 1).text(), "direct");
+    }
+    let retries = "cloverleaf_retries_total{upstream=\"shop\",reason=\"connect\"}";
+    assert!(gateway.metric(retries) >= 1.0);
+    network.on(1, || drop(secured));
+}
+
+#[test]
 fn a_pod_that_wants_a_header_gets_the_gateways() {
     let Some(network) = Network::new(2) else { return };
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -270,7 +308,7 @@ fn a_mesh_can_come_with_a_reload_and_what_is_wrong_with_its_files_is_said() {
 }
 
 /// A program that ends with the test.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {

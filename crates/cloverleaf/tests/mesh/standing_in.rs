@@ -1,6 +1,7 @@
 //! Upstreams of a gateway that stand in for pods of cluster ports: `mesh.ports`.
 
 use std::io::{Read as _, Write as _};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use testkit::certs::Authority;
 use testkit::upstream::{Step, Upstream};
 use testkit::{Network, wait_until};
 
+use crate::beside::Running;
 use crate::support::*;
 
 /// A server with TLS and a protocol of its own on a host's loopback: greets, then sends back what it gets.
@@ -204,4 +206,37 @@ fn one_cluster_port_leads_to_another_and_never_round_in_a_circle() {
     let (found, took) = timed(|| greeting(&network, 1));
     assert_eq!(found, None);
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// The example for this machine's loopback, on the loopback of a host.
+#[test]
+fn the_example_of_a_gateway_answers_as_it_says() {
+    let Some(network) = Network::new(1) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/mesh/gateway");
+    for file in std::fs::read_dir(example).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+    }
+    let mut command = network.command(1, env!("CARGO_BIN_EXE_cloverleaf"));
+    command.args(["gateway", "--config"]).arg(dir.path().join("cloverleaf.yaml"));
+    let _running = Running(command.stderr(Stdio::null()).spawn().unwrap());
+    let status = |port: u16| {
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+        let answer = network.on(1, || -> std::io::Result<String> {
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+            stream.set_read_timeout(Some(WITHIN))?;
+            stream.write_all(request.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        });
+        answer.ok().and_then(|answer| answer.split(' ').nth(1)?.parse().ok()).unwrap_or(0)
+    };
+    assert!(wait_until(WITHIN, || status(8080) == 200));
+    assert_eq!([status(61_000), status(61_001)], [200, 200]);
+    std::fs::write(dir.path().join("portmappings.conf"), "").unwrap();
+    assert!(wait_until(WITHIN, || status(8080) == 502));
+    assert_eq!([status(61_000), status(61_001)], [0, 200]);
 }

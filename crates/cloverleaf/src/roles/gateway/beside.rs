@@ -11,10 +11,22 @@ use mesh::{ClusterPorts, Shared, StandIn, StandIns};
 use model::{Endpoint, Target, UpstreamId};
 use net::dial::Dialer;
 use net::worker::Workers;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::super::mesh::member::{Member, Reading, seed};
 use super::provider::Provider;
+
+/// Orders that may wait; one more of a kind that waits would say nothing new.
+const ORDERS_MAX: usize = 4;
+
+/// What is to be done now.
+#[derive(Debug)]
+enum Order {
+    /// Read the files again.
+    Reload,
+    /// See who listens on this host, and say when it is done.
+    Steer(oneshot::Sender<()>),
+}
 
 /// A mesh that runs. Dropped, it closes.
 #[derive(Debug)]
@@ -22,8 +34,8 @@ pub(super) struct Beside {
     /// As it was started.
     config: MeshConfig,
     shared: Arc<Shared>,
-    reload: Arc<Notify>,
-    closing: watch::Sender<bool>,
+    /// None once it takes no more connections.
+    orders: Option<mpsc::Sender<Order>>,
 }
 
 impl Beside {
@@ -48,10 +60,9 @@ impl Beside {
         if config.serve {
             member.announce();
         }
-        let reload = Arc::new(Notify::new());
-        let (closing, closed) = watch::channel(false);
-        net::task::spawn("mesh", follow(member, reload.clone(), closed));
-        Ok(Self { config: config.clone(), shared, reload, closing })
+        let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+        net::task::spawn("mesh", follow(member, ordered));
+        Ok(Self { config: config.clone(), shared, orders: Some(orders) })
     }
 
     /// Whether it would have to be started anew to be as a file says.
@@ -82,12 +93,22 @@ impl Beside {
 
     /// Has the files read again now.
     pub(super) fn reload(&self) {
-        self.reload.notify_one();
+        // Where there is no room, one waits already.
+        let _ = self.orders.as_ref().map(|orders| orders.try_send(Order::Reload));
+    }
+
+    /// Leaves ports to those who listen on them now. Dropped, it may still happen.
+    pub(super) async fn steer(&self) {
+        let (done, is_done) = oneshot::channel();
+        let Some(orders) = &self.orders else { return };
+        if orders.send(Order::Steer(done)).await.is_ok() {
+            let _ = is_done.await;
+        }
     }
 
     /// Takes no more connections; those that are open go on.
-    pub(super) fn close(&self) {
-        let _ = self.closing.send(true);
+    pub(super) fn close(&mut self) {
+        self.orders = None;
     }
 
     /// Connections of clients and other hosts now.
@@ -96,12 +117,22 @@ impl Beside {
     }
 }
 
-async fn follow(mut member: Member, reload: Arc<Notify>, mut closed: watch::Receiver<bool>) {
+/// Until nobody has orders any more.
+async fn follow(mut member: Member, mut orders: mpsc::Receiver<Order>) {
     loop {
-        tokio::select! {
-            () = member.run() => {}
-            () = reload.notified() => member.reload().await,
-            _ = closed.changed() => break,
+        let order = tokio::select! {
+            () = member.run() => continue,
+            order = orders.recv() => order,
+        };
+        match order {
+            Some(Order::Reload) => member.reload().await,
+            Some(Order::Steer(done)) => {
+                member.steer();
+                let _ = done.send(());
+                // What was just being brought in is lost.
+                member.reload().await;
+            }
+            None => break,
         }
     }
     member.close();

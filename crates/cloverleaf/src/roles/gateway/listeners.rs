@@ -55,6 +55,13 @@ pub(super) struct Opened {
     wanted: Vec<SocketAddr>,
 }
 
+impl Opened {
+    /// Whether there is an address that was not listened on before.
+    pub(super) fn has_new(&self) -> bool {
+        !self.new.is_empty()
+    }
+}
+
 impl Listeners {
     /// Binds what a snapshot has and is not open yet; changes nothing.
     ///

@@ -266,6 +266,7 @@ impl Reload {
                 return false;
             }
         };
+        let listens_anew = opened.has_new();
         let old = gateway.shared.publish(program);
         gateway.prober.follow(&gateway.shared.program());
         gateway.mesh.iter().for_each(|mesh| mesh.set_ports(config));
@@ -273,6 +274,9 @@ impl Reload {
         if let Err(error) = gateway.listeners.apply(opened, &gateway.workers, &gateway.shared).await
         {
             tracing::error!(error = format!("{error:#}"), "serving the new listeners");
+        }
+        if let Some(mesh) = gateway.mesh.as_ref().filter(|_| listens_anew) {
+            mesh.steer().await;
         }
         true
     }

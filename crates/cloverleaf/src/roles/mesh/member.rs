@@ -151,6 +151,11 @@ impl Member {
         self.follow.reload(&mut self.watcher).await;
     }
 
+    /// Leaves ports to those who listen on them now.
+    pub(crate) fn steer(&mut self) {
+        self.follow.steer();
+    }
+
     /// Takes no more connections; those that are open go on.
     pub(crate) fn close(&mut self) {
         self.shared.drain();
