@@ -10,7 +10,9 @@ use config::Config;
 use http_proxy::routing::{
     Asked, clean_path, decode_path, explain, location, normalize_host, rewritten,
 };
-use model::{Action, Diagnostics, Listener, Place, Rule, Scheme, Snapshot};
+use mesh::files::mappings::Mapping;
+use mesh::source::{Files, read_file};
+use model::{Action, Diagnostics, Endpoint, Listener, Place, Rule, Scheme, Snapshot, Target};
 use serde_json::{Value, json};
 
 use super::check::{goes_to, guards, matches};
@@ -34,7 +36,8 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     };
     let request = Request::parse(&args.request, &args.headers)?;
     let listener = request.listener(&config, args.listener.as_deref())?;
-    let answer = Answer::find(&config.snapshot, listener, &request)?;
+    let mut answer = Answer::find(&config.snapshot, listener, &request)?;
+    answer.mesh = config.mesh.as_ref().map(|m| Files::read(&m.proxy_conf, None, &read_file).0);
     match args.output {
         Output::Text => print(&answer.text(&config.snapshot, &request)),
         Output::Json => print(&format!("{:#}\n", answer.json(&config.snapshot, &request))),
@@ -168,6 +171,8 @@ struct Answer<'a> {
     target: String,
     /// Where the client is sent.
     location: Option<String>,
+    /// Where cluster ports lead, if there is a mesh.
+    mesh: Option<Files>,
 }
 
 impl<'a> Answer<'a> {
@@ -187,6 +192,7 @@ impl<'a> Answer<'a> {
                 passed_over: Vec::new(),
                 target,
                 location: None,
+                mesh: None,
             });
         }
         let host = normalize_host(request.authority.as_bytes())
@@ -212,7 +218,7 @@ impl<'a> Answer<'a> {
             let changed = rewritten(target.as_bytes(), rule, cleans);
             target = String::from_utf8_lossy(&changed).into_owned();
         }
-        Ok(Self { listener, own: None, rule, passed_over, target, location })
+        Ok(Self { listener, own: None, rule, passed_over, target, location, mesh: None })
     }
 
     fn text(&self, snapshot: &Snapshot, request: &Request) -> String {
@@ -256,6 +262,13 @@ impl<'a> Answer<'a> {
             );
             for endpoint in &upstream.endpoints {
                 let _ = writeln!(out, "  endpoint {} weight {}", endpoint.target, endpoint.weight);
+                if let Some((own, hosts)) = self.pods(&endpoint.target) {
+                    for pod in own {
+                        let (port, most) = (pod.host_port, pod.connections_max);
+                        let _ = writeln!(out, "    pod at host port {port}, {most} connections");
+                    }
+                    let _ = writeln!(out, "    then a pod of another of {hosts} hosts");
+                }
             }
         }
         out
@@ -287,11 +300,27 @@ impl<'a> Answer<'a> {
                 "name": &*u.name,
                 "algorithm": algorithm(u),
                 "tls": u.tls.is_some(),
-                "endpoints": u.endpoints.iter().map(|e| {
-                    json!({ "target": e.target.to_string(), "weight": e.weight })
-                }).collect::<Vec<_>>(),
+                "endpoints": u.endpoints.iter().map(|e| self.endpoint_json(e)).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
         })
+    }
+
+    fn endpoint_json(&self, endpoint: &Endpoint) -> Value {
+        let mut shown = json!({ "target": endpoint.target.to_string(), "weight": endpoint.weight });
+        if let Some((own, hosts)) = self.pods(&endpoint.target) {
+            let pod =
+                |m: &Mapping| json!({ "hostPort": m.host_port, "maxConn": m.connections_max });
+            shown["pods"] = own.iter().map(pod).collect();
+            shown["hosts"] = json!(hosts);
+        }
+        shown
+    }
+
+    /// Of a cluster port, the pods of this host, which come first, and how many hosts the mesh has.
+    fn pods(&self, target: &Target) -> Option<(Vec<Mapping>, usize)> {
+        let (Target::ClusterPort(port), Some(mesh)) = (target, &self.mesh) else { return None };
+        let own = mesh.mappings.iter().filter(|mapping| mapping.cluster_port == *port).copied();
+        Some((own.collect(), mesh.hosts.len()))
     }
 
     fn upstreams<'s>(&self, snapshot: &'s Snapshot) -> impl Iterator<Item = &'s model::Upstream> {

@@ -141,7 +141,9 @@ fn check_and_explain_know_a_mesh_and_its_files() {
     }
     let ran = in_folder(&good, &["explain", "--config", "g.yaml", "http://a.test/x"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    assert!(ran.stdout.contains("  endpoint mesh:61000 weight 1"), "{}", ran.stdout);
+    let endpoint = "  endpoint mesh:61000 weight 1\n    pod at host port 30000, 10 connections\n    \
+                    then a pod of another of 2 hosts\n";
+    assert!(ran.stdout.contains(endpoint), "{}", ran.stdout);
 }
 
 #[test]

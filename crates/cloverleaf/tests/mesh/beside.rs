@@ -155,6 +155,7 @@ fn upgrades_http2_and_large_bodies_pass() {
 fn what_the_mesh_says_is_the_answer_with_its_reason() {
     let Some(network) = Network::new(3) else { return };
     let yaml = GATEWAY.replace("port: 61000}", "port: 61000, connectTimeout: 700ms}");
+    let yaml = format!("{yaml}accessLog: {{path: access.log}}\n");
     for (answers, status, word) in
         [(["BUSY\r\n", ""], 503, "upstream_busy"), (["", "nonsense\r\n"], 502, "upstream_nobody")]
     {
@@ -163,6 +164,10 @@ fn what_the_mesh_says_is_the_answer_with_its_reason() {
         let answer = ask(&network, 1);
         assert_eq!(answer.status, status, "{}", answer.text());
         assert!(answer.text().contains(&format!("\"error\":\"{word}\"")), "{}", answer.text());
+        let logged = || std::fs::read_to_string(gateway.path("access.log")).unwrap_or_default();
+        let line = format!("\"error\":\"{word}\"");
+        assert!(wait_until(WITHIN, || logged().contains(&line)), "{}", logged());
+        assert!(logged().contains("\"endpoint\":\"mesh:61000\""), "{}", logged());
         let result = word.trim_start_matches("upstream_");
         let name = "cloverleaf_upstream_connections_total{upstream=\"shop\",result=";
         gateway.wait_metric(&format!("{name}\"{result}\"}}"), 1.0);
