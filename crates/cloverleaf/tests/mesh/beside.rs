@@ -114,12 +114,16 @@ fn a_request_goes_to_a_pod_of_this_host_or_in_the_originals_words_to_another() {
     assert!(connected >= 1.0);
     gateway.replace("portmappings.conf", OWN);
     becomes(&network, "own");
+    let answers: Vec<String> = (0..10).map(|_| ask(&network, 1).text()).collect();
+    assert!(answers.iter().all(|answer| answer == "own"), "{answers:?}");
     // A request under way is not disturbed where the pod is taken out of the file.
     let mut slow = connect_http(&network, 1);
     slow.send("GET /slow HTTP/1.1\r\nHost: shop.test\r\n\r\n");
     assert!(wait_until(WITHIN, || connections.load(Ordering::Relaxed) > 0));
     gateway.replace("portmappings.conf", "");
     becomes(&network, "other");
+    let answers: Vec<String> = (0..10).map(|_| ask(&network, 1).text()).collect();
+    assert!(answers.iter().all(|answer| answer == "other"), "{answers:?}");
     assert_eq!(slow.read_response().unwrap().text(), "own");
     assert!(gateway.get("/state").unwrap().contains("mesh:61000"));
 }

@@ -199,13 +199,22 @@ fn one_cluster_port_leads_to_another_and_never_round_in_a_circle() {
     let (found, took) = timed(|| greeting(&network, 1));
     assert_eq!(found, None);
     assert!(took < Duration::from_secs(2), "{took:?}");
-    // And a port that has itself.
+    // And a port that has itself, where there is no other host.
+    gateway.replace("hosts.conf", &hosts_conf(&network, [1]));
     let itself = yaml("{port: 61000, upstream: u}", &through(61_000));
+    let reloads = "cloverleaf_reloads_total{result=\"ok\"}";
+    let before = gateway.metric(reloads);
     gateway.replace("gateway.yaml", &itself.replace('@', &network.address(1).to_string()));
-    std::thread::sleep(Duration::from_millis(300));
+    gateway.wait_metric(reloads, before + 1.0);
     let (found, took) = timed(|| greeting(&network, 1));
     assert_eq!(found, None);
     assert!(took < Duration::from_secs(2), "{took:?}");
+    // One for the client, one for the upstream's, and that one goes no further.
+    let tried =
+        "cloverleaf_mesh_connections_total{cluster_port=\"61000\",host=\"-\",result=\"none\"}";
+    let before = gateway.metric(tried);
+    assert_eq!(greeting(&network, 1), None);
+    gateway.wait_metric(tried, before + 2.0);
 }
 
 /// The example for this machine's loopback, on the loopback of a host.
