@@ -24,6 +24,7 @@ rules: [{upstream: shop, path: /}]
 shutdown: {grace: 0s}
 ";
 const OWN: &str = "61000:30000:100:false\n";
+const SLOW: &str = "GET /slow HTTP/1.1\r\nHost: shop.test\r\n\r\n";
 const GET: &str = "GET / HTTP/1.1\r\nHost: shop.test\r\nAccept: application/json\r\n\r\n";
 
 fn connect_http(network: &Network, host: u8) -> Client {
@@ -118,7 +119,7 @@ fn a_request_goes_to_a_pod_of_this_host_or_in_the_originals_words_to_another() {
     assert!(answers.iter().all(|answer| answer == "own"), "{answers:?}");
     // A request under way is not disturbed where the pod is taken out of the file.
     let mut slow = connect_http(&network, 1);
-    slow.send("GET /slow HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    slow.send(SLOW);
     assert!(wait_until(WITHIN, || connections.load(Ordering::Relaxed) > 0));
     gateway.replace("portmappings.conf", "");
     becomes(&network, "other");
@@ -208,7 +209,7 @@ fn kept_connections_count_for_what_a_pod_may_have_and_full_is_not_down() {
     let mut last = String::new();
     assert!(
         wait_until(WITHIN, || {
-            slow.send("GET /slow HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+            slow.send(SLOW);
             let begun = wait_until(Duration::from_millis(300), || gateway.metric(open) > 0.5);
             if !begun {
                 last = slow.read_response().unwrap().text();
@@ -229,6 +230,70 @@ fn kept_connections_count_for_what_a_pod_may_have_and_full_is_not_down() {
     gateway.wait_metric(up, 1.0);
     assert_eq!(ask(&network, 1).text(), "own");
     assert!(connections.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn a_pod_never_has_more_connections_than_it_may_however_many_ask() {
+    const MOST: usize = 3;
+    let Some(network) = Network::new(1) else { return };
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counts, highest) = (now.clone(), most.clone());
+    let _pod = Server::new(&network, 1, 30_000, move |stream| {
+        highest.fetch_max(counts.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        http(stream, "own");
+        counts.fetch_sub(1, Ordering::SeqCst);
+    });
+    let yaml = GATEWAY.replace("config: proxy.conf", "config: proxy.conf, serve: true");
+    let mapping = format!("61000:30000:{MOST}:false\n");
+    let gateway = Start::new(&network, 1, &mapping).gateway(&yaml).start();
+    let (taken, busy) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..16 {
+            let (network, taken, busy) = (&network, &taken, &busy);
+            scope.spawn(move || {
+                for _ in 0..6 {
+                    if client % 4 == 0 {
+                        // Not through the gateway: the places are the same.
+                        let mut stream = crate::support::client(network, 1);
+                        let _ = stream.write_all(SLOW.as_bytes());
+                        let _ = stream.read(&mut [0; 512]);
+                        continue;
+                    }
+                    let mut slow = connect_http(network, 1);
+                    let answer = slow.request(SLOW);
+                    match answer.unwrap().status {
+                        200 => taken.fetch_add(1, Ordering::Relaxed),
+                        503 => busy.fetch_add(1, Ordering::Relaxed),
+                        status => panic!("{status}"),
+                    };
+                }
+            });
+        }
+    });
+    let (taken, busy) = (taken.into_inner(), busy.into_inner());
+    assert!(taken >= MOST && busy > 0, "{taken} taken, {busy} busy");
+    assert_eq!(most.load(Ordering::SeqCst), MOST);
+    let open = "cloverleaf_mesh_pod_connections_open{cluster_port=\"61000\",host_port=\"30000\"}";
+    assert!(gateway.metric(open) <= 3.5);
+}
+
+#[test]
+fn listeners_within_the_range_of_cluster_ports_are_the_gateways_from_their_first_moment() {
+    let Some(network) = Network::new(1) else { return };
+    let (_own, _) = pod(&network, 1, 30_000, "own");
+    let yaml = GATEWAY
+        .replace("config: proxy.conf", "config: proxy.conf, serve: true")
+        .replace('@', &network.address(1).to_string());
+    let gateway = Start::new(&network, 1, OWN).gateway(&yaml).start();
+    let reloads = "cloverleaf_reloads_total{result=\"ok\"}";
+    for round in 0..3_u16 {
+        let more = format!(", {{name: more, address: '10.98.0.1:{}'}}]", 9000 + round);
+        gateway.replace("gateway.yaml", &yaml.replace("8080'}]", &format!("8080'}}{more}")));
+        gateway.wait_metric(reloads, f64::from(round + 1));
+        let address = (network.address(1), 9000 + round).into();
+        let mut client = network.on(1, || Client::connect(address).timeout(WITHIN));
+        assert_eq!(client.request(GET).expect("an answer").text(), "own");
+    }
 }
 
 #[test]
