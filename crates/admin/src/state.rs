@@ -269,6 +269,8 @@ pub struct EndpointState {
     pub connect_failures: u64,
     /// Connections kept for the next request now.
     pub idle_connections: u64,
+    /// Of another host of a mesh: `tls`, `plain` or `unknown`, and why not `tls`; empty where that is no question.
+    pub security: String,
 }
 
 /// What an endpoint's health check found.

@@ -8,13 +8,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use balance::Rng;
-use net::dial::{DialError, Dialer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Millis;
-use crate::hosts::{Answer, Host, Tunnel, order};
-use crate::peer::{REPLY_BYTES_MAX, Reply, read_reply, request};
+use crate::asking::Found;
+use crate::hosts::{Answer, Host, order};
 use crate::pods::{Pick, Place};
 use crate::race::{Race, Step};
 use crate::shared::{Shared, State};
@@ -70,16 +68,6 @@ pub(crate) async fn own_pod(
     Err(NoPod::Unreachable)
 }
 
-/// A tunnel to a pod on another host.
-pub(crate) struct Found {
-    pub(crate) stream: TcpStream,
-    pub(crate) wants_header: bool,
-    /// What the pod has said already.
-    pub(crate) first: Vec<u8>,
-    pub(crate) host: Arc<str>,
-    pub(crate) tunnel: Tunnel,
-}
-
 /// Why no other host has a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoHost {
@@ -118,7 +106,7 @@ pub(crate) async fn other_hosts(
             Step::Ask { host, until } => {
                 let Some(host) = state.hosts.get(host).cloned() else { continue };
                 let within = Duration::from_millis(until.saturating_sub(now));
-                let answer = ask(shared.dialer.clone(), host.clone(), cluster_port, within);
+                let answer = shared.asker(state).ask(host.clone(), cluster_port, within);
                 asked.push(Asked { host, at: now, answer: Box::pin(answer) });
                 continue;
             }
@@ -164,58 +152,4 @@ async fn next(asked: &mut Vec<Asked>) -> (Arc<Host>, Result<Found, Answer>) {
         Poll::Pending
     })
     .await
-}
-
-/// Asks one host.
-async fn ask(
-    dialer: Dialer,
-    host: Arc<Host>,
-    cluster_port: u16,
-    within: Duration,
-) -> Result<Found, Answer> {
-    let asks = async {
-        let mut stream =
-            dialer.connect_tcp(&host.target, within).await.map_err(|error| unreached(&error))?;
-        let _ = stream::keep_alive(&stream);
-        // What breaks off before an answer is how the original says that it has no such pod.
-        stream.write_all(&request(cluster_port)).await.map_err(|_| Answer::No)?;
-        let (reply, first) = reply(&mut stream).await?;
-        match reply {
-            Reply::Busy => Err(Answer::Busy),
-            Reply::Tunnel { wants_header } => {
-                let tunnel = Tunnel::to(&host);
-                Ok(Found { stream, wants_header, first, host: host.name.clone(), tunnel })
-            }
-        }
-    };
-    tokio::time::timeout(within, asks).await.unwrap_or(Err(Answer::Silent))
-}
-
-fn unreached(error: &DialError) -> Answer {
-    tracing::debug!(error = error as &dyn std::error::Error, "a host cannot be asked");
-    match error {
-        DialError::Timeout { .. } => Answer::Silent,
-        _ => Answer::Refused,
-    }
-}
-
-/// The answer, and what follows it.
-async fn reply(stream: &mut TcpStream) -> Result<(Reply, Vec<u8>), Answer> {
-    const AT_A_TIME_BYTES: usize = 4096;
-    let mut seen = Vec::with_capacity(REPLY_BYTES_MAX);
-    loop {
-        match read_reply(&seen) {
-            Ok(Some((reply, length))) => return Ok((reply, seen.split_off(length))),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::debug!(%error, "a host answered something else");
-                return Err(Answer::NotAPeer);
-            }
-        }
-        seen.reserve(AT_A_TIME_BYTES);
-        match stream.read_buf(&mut seen).await {
-            Ok(0) | Err(_) => return Err(Answer::No),
-            Ok(_) => {}
-        }
-    }
 }

@@ -101,9 +101,7 @@ impl Way for ClusterPorts {
 /// Whose connection it is: the client's, or where it is nobody's alone, our own.
 fn header(stream: &Stream, client: Option<SocketAddr>, port: u16) -> Vec<u8> {
     let mut header = Vec::new();
-    if let Stream::Tcp(stream) = stream
-        && let Ok(own) = stream.local_addr()
-    {
+    if let Some(own) = stream.local_addr() {
         encode_v1(&mut header, client.unwrap_or(own), SocketAddr::new(own.ip(), port));
     }
     header
@@ -150,6 +148,10 @@ impl Duplex for ToPod {
 
     fn reset_on_close(&self) {
         self.stream.reset_on_close();
+    }
+
+    fn local_addr(&self) -> Option<SocketAddr> {
+        self.stream.local_addr()
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod hosts;
 pub mod mappings;
+pub mod security;
 pub mod settings;
 
 use std::sync::Arc;

@@ -6,17 +6,21 @@
 //! locks: workers share it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use balance::Rng;
 use model::Target;
 use rustc_hash::FxHashMap;
+use tls::MutualErrorKind;
 
 use crate::Millis;
+use crate::security;
 
 /// Misses that are remembered of one host.
 const MISSES_MAX: usize = 512;
 const MILLIS_BITS: u32 = 48;
+/// How soon a host that does not speak TLS is found out about again.
+const PROBE_EVERY_MILLIS: Millis = 30_000;
 
 /// How asking a host ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +37,21 @@ pub enum Answer {
     Silent,
     /// It answered something else.
     NotAPeer,
+    /// It and we do not trust each other, or only one side can be secured.
+    Insecure,
 }
 
 impl Answer {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Tunnel, Self::No, Self::Busy, Self::Refused, Self::Silent, Self::NotAPeer];
+    pub const ALL: [Self; 7] = [
+        Self::Tunnel,
+        Self::No,
+        Self::Busy,
+        Self::Refused,
+        Self::Silent,
+        Self::NotAPeer,
+        Self::Insecure,
+    ];
 
     /// A word for metrics.
     #[must_use]
@@ -50,6 +63,7 @@ impl Answer {
             Self::Refused => "refused",
             Self::Silent => "silent",
             Self::NotAPeer => "not_a_peer",
+            Self::Insecure => "insecure",
         }
     }
 
@@ -59,9 +73,25 @@ impl Answer {
             Self::Tunnel => 0,
             Self::No => 5_000,
             Self::Busy => 1_000,
-            Self::Refused | Self::Silent | Self::NotAPeer => 10_000,
+            Self::Refused | Self::Silent | Self::NotAPeer | Self::Insecure => 10_000,
         }
     }
+
+    /// Whether the host counts as gone then, for all cluster ports.
+    fn is_gone(self) -> bool {
+        matches!(self, Self::Refused | Self::Silent | Self::NotAPeer | Self::Insecure)
+    }
+}
+
+/// What is known of a host as to TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// Nothing yet.
+    Unknown,
+    /// It does not, or does not trust us, or we do not trust it.
+    Plain,
+    /// It does, and each side trusts the other.
+    Tls,
 }
 
 /// Another host.
@@ -79,6 +109,12 @@ pub struct Host {
     changed: AtomicU64,
     /// Connections that go there now.
     tunnels: AtomicU32,
+    /// A [`Speaks`].
+    speaks: AtomicU8,
+    /// Why it does not speak TLS, by its number in [`security`]; 0 where it does, or nothing is known.
+    failure: AtomicU8,
+    /// When it is to be found out again.
+    probe_at: AtomicU64,
     answers: [AtomicU64; Answer::ALL.len()],
 }
 
@@ -92,6 +128,9 @@ impl Host {
             gone_until: AtomicU64::new(0),
             changed: AtomicU64::new(0),
             tunnels: AtomicU32::new(0),
+            speaks: AtomicU8::new(Speaks::Unknown as u8),
+            failure: AtomicU8::new(0),
+            probe_at: AtomicU64::new(0),
             answers: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -101,13 +140,13 @@ impl Host {
         self.answers[answer as usize].fetch_add(1, Ordering::Relaxed);
         let until = now + answer.lasts_millis();
         let place = &self.misses[usize::from(cluster_port) % MISSES_MAX];
-        let goes = matches!(answer, Answer::Refused | Answer::Silent | Answer::NotAPeer);
+        let goes = answer.is_gone();
         let was_gone = self.gone_until.load(Ordering::Relaxed) > 0;
         if goes != was_gone {
             self.changed.store(now, Ordering::Relaxed);
         }
         match answer {
-            Answer::Refused | Answer::Silent | Answer::NotAPeer => {
+            Answer::Refused | Answer::Silent | Answer::NotAPeer | Answer::Insecure => {
                 self.gone_until.store(until, Ordering::Relaxed);
             }
             Answer::No | Answer::Busy => {
@@ -151,6 +190,47 @@ impl Host {
     #[must_use]
     pub fn tunnels(&self) -> u32 {
         self.tunnels.load(Ordering::Relaxed)
+    }
+
+    /// What is known of it as to TLS.
+    #[must_use]
+    pub fn speaks(&self) -> Speaks {
+        match self.speaks.load(Ordering::Relaxed) {
+            tls if tls == Speaks::Tls as u8 => Speaks::Tls,
+            plain if plain == Speaks::Plain as u8 => Speaks::Plain,
+            _ => Speaks::Unknown,
+        }
+    }
+
+    /// Why there is no TLS with it, in a word of [`security::HANDSHAKE_RESULTS`].
+    #[must_use]
+    pub fn why_not_tls(&self) -> Option<&'static str> {
+        security::word(self.failure.load(Ordering::Relaxed))
+    }
+
+    /// Notes a handshake in which each side trusted the other. Whether that is news.
+    pub(crate) fn speaks_tls(&self, now: Millis) -> bool {
+        self.failure.store(0, Ordering::Relaxed);
+        self.probe_at(now + PROBE_EVERY_MILLIS);
+        self.speaks.swap(Speaks::Tls as u8, Ordering::Relaxed) != Speaks::Tls as u8
+    }
+
+    /// Notes a handshake that failed. Whether that, or its reason, is news.
+    pub(crate) fn failed(&self, kind: MutualErrorKind, now: Millis) -> bool {
+        self.probe_at(now + PROBE_EVERY_MILLIS);
+        let number = security::number(kind);
+        let other = self.failure.swap(number, Ordering::Relaxed) != number;
+        self.speaks.swap(Speaks::Plain as u8, Ordering::Relaxed) != Speaks::Plain as u8 || other
+    }
+
+    /// Says when it is to be found out again.
+    pub(crate) fn probe_at(&self, at: Millis) {
+        self.probe_at.store(at, Ordering::Relaxed);
+    }
+
+    /// Whether it is time to find out. What speaks TLS tells by itself when it does so no more.
+    pub(crate) fn is_probe_due(&self, now: Millis) -> bool {
+        self.speaks() != Speaks::Tls && self.probe_at.load(Ordering::Relaxed) <= now
     }
 
     /// How often it was asked, by what it answered.
@@ -282,6 +362,25 @@ mod tests {
         hosts[1].answered(1, Answer::Tunnel, 100);
         assert!(order(&hosts, 1, 100, &mut rng).ends_with(&[2, 0]));
         assert!(hosts[0].is_up(100));
+    }
+
+    #[test]
+    fn what_a_host_speaks_is_remembered_until_it_tells_otherwise() {
+        let (mut registry, targets, hosts) = hosts(1);
+        let host = &hosts[0];
+        assert!(host.speaks() == Speaks::Unknown && host.is_probe_due(1));
+        host.probe_at(30_001);
+        assert!(!host.is_probe_due(30_000) && host.is_probe_due(30_001));
+        assert!(host.speaks_tls(1) && !host.speaks_tls(2), "news once");
+        assert!(host.speaks() == Speaks::Tls && !host.is_probe_due(1_000_000));
+        assert!(
+            host.failed(MutualErrorKind::Closed, 5) && !host.failed(MutualErrorKind::Closed, 5)
+        );
+        assert!(host.failed(MutualErrorKind::Expired, 5), "another reason is news");
+        assert_eq!((host.speaks(), host.why_not_tls()), (Speaks::Plain, Some("expired")));
+        assert!(!host.is_probe_due(30_004) && host.is_probe_due(30_005));
+        assert_eq!(registry.hosts(&targets)[0].speaks(), Speaks::Plain, "it outlives a reload");
+        assert!(host.speaks_tls(6) && host.why_not_tls().is_none());
     }
 
     #[test]

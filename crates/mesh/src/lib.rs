@@ -4,16 +4,21 @@
 //! in the protocol of [`peer`]. [`files`] and [`source`] say which hosts and pods there are, [`pods`] counts and
 //! chooses those of this host, [`hosts`] and [`race`] say who else is asked and when; all of that does no IO.
 //! [`serve()`] is the part that does, for clients and peers; [`ClusterPorts`] is the same for whoever dials in this
-//! process. Must not know HTTP, nor how the program is started. Start at [`Maker`] and [`serve()`].
+//! process; [`security`] is what secures connections between hosts. Must not know HTTP, nor how the program is started.
+//! Start at [`Maker`] and [`serve()`].
 
 mod ask;
+mod asking;
 mod dial;
 pub mod files;
 pub mod hosts;
 pub mod peer;
 pub mod pods;
+pub mod probe;
 pub mod race;
+mod sealed;
 mod search;
+pub mod security;
 pub mod senders;
 mod serve;
 mod shared;

@@ -9,6 +9,9 @@
 pub const REQUEST_BYTES_MAX: usize = 56;
 /// The longest answer, its CRLF included.
 pub const REPLY_BYTES_MAX: usize = 64;
+/// What a host says in plain that gives pods only over TLS, before it closes: a fatal alert, insufficient_security (RFC
+/// 8446 section 6). To an original it is the beginning of a line that never ends, so that it asks the next host.
+pub const DEMANDS_TLS: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x47];
 /// All pods of the cluster port have as many connections as they may.
 pub const BUSY: &[u8] = b"BUSY\r\n";
 
@@ -57,6 +60,8 @@ pub enum Reply {
     },
     /// Its pods are full.
     Busy,
+    /// It wants to be asked over TLS.
+    DemandsTls,
 }
 
 impl Reply {
@@ -67,6 +72,7 @@ impl Reply {
             Self::Tunnel { wants_header: true } => b"SENDPROXY=true\r\n",
             Self::Tunnel { wants_header: false } => b"SENDPROXY=false\r\n",
             Self::Busy => BUSY,
+            Self::DemandsTls => &DEMANDS_TLS,
         }
     }
 }
@@ -80,6 +86,14 @@ impl Reply {
 /// # Errors
 /// [`NotAPeer`]: ask another.
 pub fn read_reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, NotAPeer> {
+    match bytes.get(..DEMANDS_TLS.len()) {
+        Some(bytes) if bytes == DEMANDS_TLS => {
+            return Ok(Some((Reply::DemandsTls, DEMANDS_TLS.len())));
+        }
+        Some(_) => {}
+        None if !bytes.is_empty() && DEMANDS_TLS.starts_with(bytes) => return Ok(None),
+        None => {}
+    }
     let Some((line, length)) = line(bytes, REPLY_BYTES_MAX) else {
         return match bytes.len() < REPLY_BYTES_MAX {
             true => Ok(None),
@@ -141,7 +155,7 @@ mod tests {
     #[test]
     fn replies() {
         let tunnel = |wants_header| Reply::Tunnel { wants_header };
-        for reply in [tunnel(true), tunnel(false), Reply::Busy] {
+        for reply in [tunnel(true), tunnel(false), Reply::Busy, Reply::DemandsTls] {
             let whole = reply.encode();
             for cut in 0..whole.len() {
                 assert_eq!(read_reply(&whole[..cut]), Ok(None));

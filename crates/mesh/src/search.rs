@@ -9,7 +9,8 @@ use balance::Rng;
 use net::dial::{DialError, Refusal, Stream};
 
 use crate::Millis;
-use crate::ask::{Found, NoHost, NoPod, other_hosts, own_pod};
+use crate::ask::{NoHost, NoPod, other_hosts, own_pod};
+use crate::asking::Found;
 use crate::hosts::Tunnel;
 use crate::pods::Place;
 use crate::shared::{Shared, StandIn, State};
@@ -107,8 +108,7 @@ pub(crate) async fn search(
     }
     match other_hosts((shared, state), port, deadline, rng).await {
         Ok(Found { stream, wants_header, first, host, tunnel }) => {
-            let (stream, held) = (Stream::Tcp(stream), Held::Tunnel(tunnel));
-            Ok(Reached { stream, wants_header, first, host, held })
+            Ok(Reached { stream, wants_header, first, host, held: Held::Tunnel(tunnel) })
         }
         Err(NoHost::Busy) => Err(NotReached::Busy),
         Err(NoHost::None) if is_busy => Err(NotReached::Busy),

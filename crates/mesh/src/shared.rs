@@ -13,9 +13,11 @@ use model::{HostName, Target};
 use net::dial::Dialer;
 
 use crate::Millis;
+use crate::asking::Asker;
 use crate::files::settings::Settings;
 use crate::hosts::{Host, Registry};
 use crate::pods::{Accounts, Pods};
+use crate::security::{Counts, Secured};
 use crate::source::Files;
 use crate::stats::Family;
 
@@ -34,6 +36,8 @@ pub struct State {
     pub addresses: HashSet<IpAddr>,
     /// Where host ports are.
     pub pod_host: HostName,
+    /// How connections between hosts are secured.
+    pub secured: Secured,
 }
 
 impl State {
@@ -62,6 +66,7 @@ pub struct Maker {
     accounts: Accounts,
     registry: Registry,
     generation: u64,
+    secured: Secured,
 }
 
 /// What is known of the hosts beyond their file.
@@ -74,6 +79,17 @@ pub struct Resolved {
 }
 
 impl Maker {
+    /// Connections between hosts are secured like this in the states made from now on; not at all in those before.
+    pub fn secure(&mut self, secured: Secured) {
+        self.secured = secured;
+    }
+
+    /// How they are.
+    #[must_use]
+    pub fn secured(&self) -> &Secured {
+        &self.secured
+    }
+
     /// The state that files make. `listen` is where this host listens, for pods without a host of their own.
     #[must_use]
     pub fn make(&mut self, files: &Files, resolved: &Resolved, listen: &HostName) -> State {
@@ -86,7 +102,18 @@ impl Maker {
             pods: self.accounts.pods(&files.mappings),
             addresses: resolved.addresses.clone(),
             pod_host: files.settings.pod_host.clone().unwrap_or_else(|| listen.clone()),
+            secured: self.secured.clone(),
         }
+    }
+}
+
+/// Counts the time from when the process began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn now(self) -> Millis {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(Millis::MAX).saturating_add(1)
     }
 }
 
@@ -106,8 +133,8 @@ pub type StandIns = BTreeMap<u16, StandIn>;
 #[derive(Debug)]
 pub struct Shared {
     state: ArcSwap<State>,
+    pub(crate) clock: Clock,
     stand_ins: ArcSwap<StandIns>,
-    began: Instant,
     draining: AtomicBool,
     connections: AtomicUsize,
     connections_max: usize,
@@ -116,6 +143,8 @@ pub struct Shared {
     pub clients: Family,
     /// Requests of peers.
     pub peers: Family,
+    /// Connections between hosts, as to their security.
+    pub security: Arc<Counts>,
 }
 
 impl Shared {
@@ -125,15 +154,26 @@ impl Shared {
     pub fn new(state: State, connections_max: usize, dialer: Dialer) -> Arc<Self> {
         Arc::new(Self {
             state: ArcSwap::from_pointee(state),
+            clock: Clock(Instant::now()),
             stand_ins: ArcSwap::default(),
-            began: Instant::now(),
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             connections_max,
             dialer,
             clients: Family::default(),
             peers: Family::default(),
+            security: Arc::default(),
         })
+    }
+
+    /// What asks other hosts, in this state.
+    pub(crate) fn asker(&self, state: &State) -> Asker {
+        Asker {
+            dialer: self.dialer.clone(),
+            secured: state.secured.clone(),
+            counts: self.security.clone(),
+            clock: self.clock,
+        }
     }
 
     /// What is served now.
@@ -165,7 +205,7 @@ impl Shared {
     /// The time, for what is remembered.
     #[must_use]
     pub fn now(&self) -> Millis {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(Millis::MAX).saturating_add(1)
+        self.clock.now()
     }
 
     /// Connections of clients and peers now, over all workers.

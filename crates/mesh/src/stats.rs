@@ -14,8 +14,18 @@ pub const SERIES_MAX: usize = 4096;
 /// How a connection from a client ended its search for a pod.
 pub const CLIENT_RESULTS: [&str; 5] = ["ok", "busy", "none", "timeout", "not_a_cluster_port"];
 /// How a request of a peer was answered.
-pub const PEER_RESULTS: [&str; 7] =
-    ["ok", "busy", "none", "unreachable", "malformed", "timeout", "denied"];
+pub const PEER_RESULTS: [&str; 10] = [
+    "ok",
+    "busy",
+    "none",
+    "unreachable",
+    "malformed",
+    "timeout",
+    "denied",
+    "insecure",
+    "handshake",
+    "tls",
+];
 
 /// What a count is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,7 +68,7 @@ impl Cell {
 #[derive(Debug, Default)]
 pub struct Cells {
     /// By result, in the order of [`CLIENT_RESULTS`] or [`PEER_RESULTS`].
-    pub results: [Cell; 7],
+    pub results: [Cell; PEER_RESULTS.len()],
     /// Open now.
     pub open: Cell,
     /// Bytes from the one who connected.

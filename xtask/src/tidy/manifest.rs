@@ -11,7 +11,7 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
     ("tls", &["model"]),
     ("balance", &["model"]),
     ("stream", &["model", "net"]),
-    ("mesh", &["model", "net", "balance", "stream"]),
+    ("mesh", &["model", "net", "tls", "balance", "stream"]),
     ("http", &["model", "net", "tls", "balance"]),
     ("config", &["model", "net"]),
     ("kubernetes", &["model", "net"]),

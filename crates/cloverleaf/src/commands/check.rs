@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use config::{Config, Overrides};
 use http_proxy::Program;
+use mesh::security::Secured;
 use mesh::source::{Files, read_file};
 use model::{Action, Diagnostics, Rule, Snapshot};
 use serde_json::{Value, json};
@@ -78,7 +79,8 @@ fn check(file: &Path) -> Checked {
 /// What a mesh makes of its files. At its start all three must be right: a host that begins without hosts or pods only
 /// by mistake had better not.
 fn mesh(file: &Path) -> (Option<Serves>, Diagnostics) {
-    let (files, found) = Files::read(file, None, &read_file);
+    let (files, mut found) = Files::read(file, None, &read_file);
+    let _ = Secured::first(file, &files, &mut found);
     (Some(Serves::Mesh(Box::new(files))).filter(|_| !found.has_errors()), found)
 }
 

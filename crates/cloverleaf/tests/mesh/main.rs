@@ -6,6 +6,8 @@ mod clients;
 mod leaks;
 mod peers;
 mod reload;
+mod security;
+mod security_hostile;
 mod standing_in;
 mod steering;
 mod support;

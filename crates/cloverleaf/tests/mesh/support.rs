@@ -7,7 +7,8 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use testkit::{Network, wait_until};
+use testkit::certs::Wanted;
+use testkit::{Authority, Network, wait_until};
 
 /// From start to ready, on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -72,6 +73,14 @@ impl<'n> Start<'n> {
         self.file("gateway.yaml", &yaml.replace('@', &address))
     }
 
+    /// With a certificate of this authority, under the names that `proxy.conf` has if it says nothing else.
+    pub(crate) fn certified(self, authority: &Authority, wanted: &Wanted) -> Self {
+        let issued = authority.issue(wanted);
+        self.file("svid.pem", &issued.chain_pem)
+            .file("svid_key.pem", &issued.key_pem)
+            .file("bundle.pem", authority.pem())
+    }
+
     /// Run by another program, which becomes this one.
     pub(crate) fn by(mut self, wrapper: &[&'static str]) -> Self {
         self.wrapper = wrapper.to_vec();
@@ -112,6 +121,11 @@ impl Mesh<'_> {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Whether the log says something before long.
+    pub(crate) fn wait_log(&self, part: &str) -> bool {
+        wait_until(WITHIN, || self.log().contains(part))
     }
 
     pub(crate) fn try_exit(&mut self) -> Option<ExitStatus> {
@@ -320,7 +334,8 @@ pub(crate) fn echo(mut stream: TcpStream, greeting: &str) {
     }
 }
 
-/// An original proxy on a host, as far as asking it goes: reads the request, notes it, and answers these bytes.
+/// An original proxy on a host, as far as asking it goes: reads the request, notes it, and answers these bytes. What
+/// can be no request it notes as far as it has come, and closes.
 pub(crate) struct Original {
     pub(crate) requests: Arc<Mutex<Vec<Vec<u8>>>>,
     _server: Server,
@@ -338,15 +353,33 @@ pub(crate) enum Then {
 
 impl Original {
     pub(crate) fn new(network: &Network, host: u8, answer: &'static [u8], then: Then) -> Self {
+        Self::where_pods_are(network, host, b"\r\n", answer, then)
+    }
+
+    /// One with pods for requests that end so; at others it closes.
+    pub(crate) fn where_pods_are(
+        network: &Network,
+        host: u8,
+        end: &'static [u8],
+        answer: &'static [u8],
+        then: Then,
+    ) -> Self {
         let requests: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let noted = requests.clone();
         let server = Server::new(network, host, PEER_PORT, move |mut stream| {
             let mut request = Vec::new();
             let mut byte = [0];
-            while !request.ends_with(b"\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+            while !request.ends_with(b"\r\n")
+                && REQUEST.starts_with(&request[..request.len().min(11)])
+                && stream.read(&mut byte).is_ok_and(|n| n == 1)
+            {
                 request.push(byte[0]);
             }
+            let has_pod = request.ends_with(end);
             noted.lock().unwrap().push(request);
+            if !has_pod {
+                return;
+            }
             if stream.write_all(answer).is_err() {
                 return;
             }

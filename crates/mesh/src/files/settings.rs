@@ -10,6 +10,7 @@ use std::time::Duration;
 use model::{Diagnostics, HostName, Target};
 use net::ports::PortSet;
 
+use super::security::{Identities, Mode, Security};
 use super::{Part, hosts, leading_number, leading_port};
 use crate::senders::Senders;
 
@@ -99,6 +100,8 @@ pub struct Settings {
     pub no_header: PortSet,
     /// `STEERING`
     pub steering: Steering,
+    /// `SECURITY`, `CERTIFICATE`, `CERTIFICATEKEY`, `AUTHORITIES` and `IDENTITIES`
+    pub security: Security,
     /// `KEEPEMPTY`
     pub keep_when_empty: KeepWhenEmpty,
     /// `HEADERWAIT`, `HOSTTIMEOUT`, `NEXTHOST`, `TOTALTIMEOUT`, `PODTIMEOUT`, `PEERTIMEOUT` in milliseconds,
@@ -122,6 +125,7 @@ impl Settings {
             trusted: Senders::any(),
             no_header: PortSet::default(),
             steering: Steering::Auto,
+            security: Security::defaults(folder),
             keep_when_empty: KeepWhenEmpty { hosts: true, mappings: false },
             times: Times::default(),
         }
@@ -135,7 +139,7 @@ type Odd = Vec<String>;
 /// Takes a value over.
 type Set = fn(&mut Settings, &str, &Path) -> Result<Odd, Expected>;
 
-const KEYS: [(&str, Set); 20] = [
+const KEYS: [(&str, Set); 25] = [
     ("HOSTSCONF", |s, v, folder| path(&mut s.hosts_file, v, folder)),
     ("PORTSCONF", |s, v, folder| path(&mut s.mappings_file, v, folder)),
     ("HOST", |s, v, _| host_name(&mut s.host, v)),
@@ -161,6 +165,18 @@ const KEYS: [(&str, Set); 20] = [
             "bind" => Steering::Bind,
             _ => return Err("auto, bpf or bind"),
         };
+        Ok(Vec::new())
+    }),
+    ("SECURITY", |s, v, _| {
+        s.security.mode = Mode::parse(v).ok_or("off, offered or required")?;
+        Ok(Vec::new())
+    }),
+    ("CERTIFICATE", |s, v, folder| path(&mut s.security.certificate, v, folder)),
+    ("CERTIFICATEKEY", |s, v, folder| path(&mut s.security.key, v, folder)),
+    ("AUTHORITIES", |s, v, folder| path(&mut s.security.authorities, v, folder)),
+    ("IDENTITIES", |s, v, _| {
+        s.security.identities = Identities::parse(v)
+            .ok_or("hosts, or SPIFFE IDs as spiffe://domain/path and spiffe://domain/path/*, between commas")?;
         Ok(Vec::new())
     }),
     ("KEEPEMPTY", |s, v, _| {
@@ -333,6 +349,10 @@ mod tests {
             ("PEERS hosts,10.0.0.0/8\nTRUSTED none\n", &[]),
             ("PEERS 10.0.0.0/80\n", &["error: PEERS"]),
             ("HEADERWAIT 0\nIDLETIMEOUT 0\nDRAIN 1h\n", &["error: HEADERWAIT", "error: DRAIN"]),
+            ("SECURITY on\nSECURITY OFF\n", &["off, offered or required", "off, offered"]),
+            ("SECURITY offered\nCERTIFICATE\n", &["KEY value"]),
+            ("IDENTITIES hosts,spiffe://a\nIDENTITIES spiffe://A\n", &["SPIFFE", "SPIFFE"]),
+            ("IDENTITIES spiffe://a/*, spiffe://b/x\nIDENTITIES hosts\n", &[]),
             ("KEEPEMPTY both\nOWNHOST [fd00::1]:32767\nNOHEADER 5000-5002\n", &[]),
         ] {
             let (_, found) = read(text);

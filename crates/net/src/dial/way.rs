@@ -39,6 +39,11 @@ pub trait Duplex: AsyncRead + AsyncWrite + Debug + Send + Unpin {
 
     /// Makes the close that follows a reset, so that nobody takes what was sent for complete.
     fn reset_on_close(&self);
+
+    /// The address of this end, where it goes through a socket that is known.
+    fn local_addr(&self) -> Option<SocketAddr> {
+        None
+    }
 }
 
 /// A connection that came about. A closed set but for [`Stream::Way`], so that plain TCP costs a branch.
@@ -69,6 +74,15 @@ impl Stream {
         match self {
             Self::Tcp(_) => true,
             Self::Way(stream) => stream.is_current(),
+        }
+    }
+
+    /// See [`Duplex::local_addr`].
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Way(stream) => stream.local_addr(),
         }
     }
 

@@ -118,8 +118,13 @@ impl From<io::Error> for MutualError {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             Some(tls) => tls.clone().into(),
             None => {
-                let closed = error.kind() == io::ErrorKind::UnexpectedEof;
-                let kind = if closed { MutualErrorKind::Closed } else { MutualErrorKind::Io };
+                let kind = match error.kind() {
+                    // Who closes without reading all that was sent resets.
+                    io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe => MutualErrorKind::Closed,
+                    _ => MutualErrorKind::Io,
+                };
                 Self { kind, source: Some(Box::new(error)) }
             }
         }

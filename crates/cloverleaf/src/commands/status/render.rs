@@ -184,6 +184,7 @@ fn upstreams(state: &State) -> Table {
         ("RETRIES", Align::Seldom),
         ("HOW", Align::Left),
         ("HEALTH", Align::Note),
+        ("SECURITY", Align::Note),
     ]);
     let now = now(state);
     for u in &state.upstreams {
@@ -207,6 +208,7 @@ fn upstreams(state: &State) -> Table {
                 once(&u.retries.to_string()),
                 once(&how),
                 e.health.as_ref().map(|found| health(found, now)).unwrap_or_default(),
+                e.security.clone(),
             ]);
         }
     }

@@ -248,6 +248,7 @@ fn upstreams(program: &Program, stats: &stats::Stats) -> Vec<UpstreamState> {
                 in_flight: sum(cells, |c| &c.in_flight),
                 connect_failures: sum(cells, |c| &c.connect_failures),
                 idle_connections: sum(cells, |c| &c.idle),
+                security: String::new(),
             }
         };
         let retries = retries.get(&u.name).into_iter().flatten();

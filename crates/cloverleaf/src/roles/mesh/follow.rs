@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::Watcher;
+use mesh::security::Secured;
 use mesh::source::{Files, read_file};
 use mesh::{Maker, Resolved, Shared};
-use model::HostName;
+use model::{HostName, Place};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::names::Names;
@@ -40,7 +41,21 @@ pub(super) struct Follow {
 /// The files to watch.
 pub(super) fn watched(proxy_conf: &Path, files: &Files) -> Vec<PathBuf> {
     let settings = &files.settings;
-    vec![proxy_conf.to_owned(), settings.hosts_file.clone(), settings.mappings_file.clone()]
+    let mut paths =
+        vec![proxy_conf.to_owned(), settings.hosts_file.clone(), settings.mappings_file.clone()];
+    paths.extend(settings.security.files().cloned());
+    paths
+}
+
+/// Says how connections between hosts are secured now.
+pub(super) fn announce(secured: &Secured) {
+    let security = secured.mode().as_str();
+    match secured.mutual() {
+        None => tracing::info!(security, "connections between hosts"),
+        Some(mutual) => {
+            tracing::info!(security, certificate = mutual.names(), "connections between hosts");
+        }
+    }
 }
 
 impl Follow {
@@ -73,9 +88,16 @@ impl Follow {
     pub(super) async fn reload(&mut self, watcher: &mut Watcher) {
         let began = Instant::now();
         let (path, before) = (self.proxy_conf.clone(), self.files.clone());
+        let secured = self.maker.secured().clone();
         // Off this thread: a file system may be slow.
-        let read = move || Files::read(&path, Some(&before), &read_file);
-        let Ok((files, found)) = tokio::task::spawn_blocking(read).await else { return };
+        let read = move || {
+            let (files, mut found) = Files::read(&path, Some(&before), &read_file);
+            let place = Place::whole(path.display().to_string());
+            let settings = &files.settings.security;
+            let secured = Secured::renewed(&secured, settings, &files.hosts, &place, &mut found);
+            (files, secured, found)
+        };
+        let Ok((files, secured, found)) = tokio::task::spawn_blocking(read).await else { return };
         for problem in &found.0 {
             match problem.severity {
                 model::Severity::Error => tracing::error!("{problem}"),
@@ -85,7 +107,12 @@ impl Follow {
         if let Err(error) = watcher.set_paths(watched(&self.proxy_conf, &files)) {
             tracing::error!(error = &error as &dyn std::error::Error, "watching the files");
         }
-        if files != self.files {
+        let other = !secured.is(self.maker.secured());
+        if other {
+            announce(&secured);
+        }
+        self.maker.secure(secured);
+        if files != self.files || other {
             self.warn_of_restart(&files);
             self.resolved = self.names.resolve(&files, self.listen).await;
             self.files = files;

@@ -6,9 +6,12 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use config::Watcher;
+use mesh::probe::{keep_probing, probe};
+use mesh::security::Secured;
 use mesh::source::{Files, read_file};
 use mesh::{Maker, Serving, Shared, Sockets};
 use model::{Diagnostics, HostName};
@@ -22,6 +25,8 @@ use super::provider::Provider;
 use super::sockets::{self, Opened, Ports};
 use crate::UsageError;
 
+/// How long the start waits for other hosts to say whether they speak TLS.
+const FIRST_PROBE_MAX: Duration = Duration::from_secs(1);
 /// Descriptors that are not for connections: listening sockets, the admin port, files.
 const DESCRIPTORS_RESERVED: u64 = 256;
 /// Descriptors of one connection: the client's socket, the pod's, and one for a host that is just being asked.
@@ -31,6 +36,7 @@ const DESCRIPTORS_A_CONNECTION: u64 = 3;
 pub(crate) struct Reading {
     proxy_conf: PathBuf,
     files: Files,
+    secured: Secured,
     watcher: Watcher,
     /// All that is odd or wrong.
     pub(crate) found: Diagnostics,
@@ -45,8 +51,9 @@ impl Reading {
         let mut watcher = Watcher::new(vec![proxy_conf.to_owned()])?;
         let (named, _) = Files::read(proxy_conf, None, &read_file);
         watcher.set_paths(follow::watched(proxy_conf, &named))?;
-        let (files, found) = Files::read(proxy_conf, None, &read_file);
-        Ok(Self { proxy_conf: proxy_conf.to_owned(), files, watcher, found })
+        let (files, mut found) = Files::read(proxy_conf, None, &read_file);
+        let secured = Secured::first(proxy_conf, &files, &mut found);
+        Ok(Self { proxy_conf: proxy_conf.to_owned(), files, secured, watcher, found })
     }
 
     /// Whether there is anything to begin with: `proxy.conf` is right. The other files may come later.
@@ -84,11 +91,13 @@ impl Member {
         dialer: Dialer,
         workers: Option<usize>,
     ) -> anyhow::Result<Self> {
-        let Reading { proxy_conf, files, watcher, found } = reading;
+        let Reading { proxy_conf, files, secured, watcher, found } = reading;
         let names = Names::default();
         let (listen_name, listen) = listen_address(&files, &names).await?;
         let resolved = names.resolve(&files, listen).await;
         let mut maker = Maker::default();
+        follow::announce(&secured);
+        maker.secure(secured);
         let state = maker.make(&files, &resolved, &listen_name);
         let limit = net::descriptors::raise_limit();
         let opened =
@@ -101,6 +110,8 @@ impl Member {
         let left = limit.saturating_sub(own).saturating_sub(DESCRIPTORS_RESERVED);
         let most = usize::try_from(left / DESCRIPTORS_A_CONNECTION).unwrap_or(usize::MAX);
         let shared = Shared::new(state, most.max(1), dialer);
+        // So that the first connections are secured too, as far as hosts answer at once.
+        let _ = tokio::time::timeout(FIRST_PROBE_MAX, probe(&shared)).await;
         let name = proxy_conf.display().to_string();
         let view = ports.as_ref().map(Ports::view);
         let provider = Provider::new(shared.clone(), name, listen, found, view);
@@ -140,10 +151,11 @@ impl Member {
         Ok(())
     }
 
-    /// Follows files and names for ever. Dropped, a change that was just being brought in may be lost: call
-    /// [`Self::reload`], or end.
+    /// Follows files and names, and what other hosts speak, for ever. Dropped, a change that was just being brought in
+    /// may be lost: call [`Self::reload`], or end.
     pub(crate) async fn run(&mut self) {
-        self.follow.run(&mut self.watcher).await;
+        let shared = self.shared.clone();
+        tokio::join!(self.follow.run(&mut self.watcher), keep_probing(shared));
     }
 
     /// Reads the files again and serves what they say now, as far as it can be.

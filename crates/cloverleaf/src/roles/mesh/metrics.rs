@@ -1,7 +1,12 @@
 //! The metric families of a mesh, in the order of `docs/metrics.md`. Must not keep anything.
 
+use std::time::SystemTime;
+
 use admin::metrics::{Family, Kind, Value};
 use mesh::Shared;
+use mesh::files::security::Mode;
+use mesh::hosts::Speaks;
+use mesh::security::Direction;
 use mesh::stats::{CLIENT_RESULTS, Cells, PEER_RESULTS};
 
 use super::provider::Changing;
@@ -11,6 +16,7 @@ use super::sockets::View;
 pub(super) fn of_the_mesh(shared: &Shared, changing: &Changing) -> Vec<Family> {
     let mut all = connections(shared);
     all.extend(hosts(shared));
+    all.extend(security(shared));
     all.extend(pods(shared));
     all.extend(changing.ports.iter().flat_map(ports));
     all
@@ -106,6 +112,50 @@ fn hosts(shared: &Shared) -> Vec<Family> {
         }
     }
     vec![up, answers]
+}
+
+fn security(shared: &Shared) -> [Family; 4] {
+    let mut tunnels = Family::new(
+        "cloverleaf_mesh_tunnels_total",
+        "Tunnels between this host and others, by who asked and whether they are secured",
+        Kind::Counter,
+    );
+    let mut handshakes = Family::new(
+        "cloverleaf_mesh_handshakes_total",
+        "TLS handshakes with other hosts, by who dialled and by result",
+        Kind::Counter,
+    );
+    let mut speaks = Family::new(
+        "cloverleaf_mesh_host_secured",
+        "1 if the host was last spoken to in TLS, else 0",
+        Kind::Gauge,
+    );
+    let mut expiry = Family::new(
+        "cloverleaf_mesh_certificate_expiry_timestamp_seconds",
+        "When the certificate for connections between hosts expires",
+        Kind::Gauge,
+    );
+    for direction in Direction::ALL {
+        let label = ("direction", direction.as_str().to_owned());
+        for (security, count) in shared.security.tunnels(direction) {
+            let labels = vec![label.clone(), ("security", security.to_owned())];
+            tunnels.push(labels, Value::Int(count));
+        }
+        for (result, count) in shared.security.handshakes(direction).filter(|(_, n)| *n > 0) {
+            let labels = vec![label.clone(), ("result", result.to_owned())];
+            handshakes.push(labels, Value::Int(count));
+        }
+    }
+    let state = shared.state();
+    for host in &state.hosts {
+        let secured = state.secured.mode() != Mode::Off && host.speaks() == Speaks::Tls;
+        speaks.push(vec![("host", host.name.to_string())], Value::Int(secured.into()));
+    }
+    if let Some(mutual) = state.secured.mutual() {
+        let since = mutual.expires().duration_since(SystemTime::UNIX_EPOCH);
+        expiry.push(Vec::new(), Value::Int(since.map_or(0, |since| since.as_secs())));
+    }
+    [tunnels, handshakes, speaks, expiry]
 }
 
 fn pods(shared: &Shared) -> Vec<Family> {

@@ -9,6 +9,9 @@ use admin::Readiness;
 use admin::metrics::Family;
 use admin::state::{ConfigState, EndpointState, HealthState, ListenerState, State, UpstreamState};
 use mesh::Shared;
+use mesh::files::security::{Identities, Mode, Security};
+use mesh::hosts::{Host, Speaks};
+use mesh::security::Secured;
 use mesh::stats::Cells;
 use model::Diagnostics;
 use serde_json::json;
@@ -85,7 +88,7 @@ impl Provider {
 impl admin::Provider for Provider {
     fn readiness(&self) -> Readiness {
         if self.ready.load(Ordering::Acquire) {
-            return Readiness::Ready;
+            return self.insecure().map_or(Readiness::Ready, |why| Readiness::NotReady(vec![why]));
         }
         let draining = self.shared.is_draining();
         let reason = if draining { "draining" } else { "not serving yet" };
@@ -108,6 +111,7 @@ impl admin::Provider for Provider {
             "port": settings.port,
             "podHost": state.pod_host.as_str(),
             "clusterPorts": settings.cluster_ports.to_string(),
+            "security": security_config(&settings.security, &state.secured),
             "hosts": state.hosts.iter().map(|host| &*host.name).collect::<Vec<_>>(),
             "mappings": state.pods.all().map(|pod| {
                 let mapping = pod.mapping();
@@ -143,6 +147,14 @@ impl admin::Provider for Provider {
 }
 
 impl Provider {
+    /// Why no other host can be reached, or reach a pod here, although all is well otherwise.
+    fn insecure(&self) -> Option<String> {
+        let secured = &self.shared.state().secured;
+        let expired = secured.mutual().is_some_and(|mutual| mutual.expires() < SystemTime::now());
+        (secured.mode() == Mode::Required && expired)
+            .then(|| "the certificate for connections between hosts has expired".to_owned())
+    }
+
     /// The metrics that are of the mesh alone, whichever role it is in.
     pub(crate) fn own_families(&self) -> Vec<Family> {
         metrics::of_the_mesh(&self.shared, &self.changing())
@@ -187,7 +199,7 @@ impl Provider {
     pub(crate) fn upstreams(&self) -> Vec<UpstreamState> {
         let state = self.shared.state();
         let (now, began) = (self.shared.now(), self.started);
-        let host = |host: &Arc<mesh::hosts::Host>| {
+        let host = |host: &Arc<Host>| {
             let answers: Vec<(&str, u64)> = host.answers().collect();
             let count = |words: &[&str]| {
                 answers.iter().filter(|(w, _)| words.contains(w)).map(|(_, n)| n).sum()
@@ -202,8 +214,9 @@ impl Provider {
                 }),
                 requests: answers.iter().map(|(_, n)| n).sum(),
                 in_flight: host.tunnels().into(),
-                connect_failures: count(&["refused", "silent", "not_a_peer"]),
-                idle_connections: 0,
+                connect_failures: count(&["refused", "silent", "not_a_peer", "insecure"]),
+                security: security(host, state.secured.mode()),
+                ..EndpointState::default()
             }
         };
         let hosts = UpstreamState {
@@ -235,6 +248,33 @@ impl Provider {
             });
         }
         std::iter::once(hosts).chain(by_port.into_values()).collect()
+    }
+}
+
+/// What secures connections between hosts, without the key.
+fn security_config(settings: &Security, secured: &Secured) -> serde_json::Value {
+    let identities = match &settings.identities {
+        Identities::Hosts => vec!["hosts".to_owned()],
+        Identities::Ids(ids) => ids.iter().map(ToString::to_string).collect(),
+    };
+    json!({
+        "mode": secured.mode().as_str(),
+        "certificate": settings.certificate.display().to_string(),
+        "authorities": settings.authorities.display().to_string(),
+        "identities": identities,
+        "ownNames": secured.mutual().map(tls::Mutual::names),
+        "expiresUnixSeconds": secured.mutual().map(|mutual| unix_seconds(mutual.expires())),
+    })
+}
+
+/// How a host is spoken to, and why not in TLS.
+fn security(host: &Host, mode: Mode) -> String {
+    match (mode, host.speaks(), host.why_not_tls()) {
+        (Mode::Off, ..) => "plain".to_owned(),
+        (_, Speaks::Tls, _) => "tls".to_owned(),
+        (_, Speaks::Unknown, _) => "unknown".to_owned(),
+        (Mode::Offered, Speaks::Plain, why) => format!("plain: {}", why.unwrap_or("no tls")),
+        (Mode::Required, Speaks::Plain, why) => format!("none: {}", why.unwrap_or("no tls")),
     }
 }
 

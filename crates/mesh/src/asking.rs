@@ -1,0 +1,215 @@
+//! One other host is asked for a pod: plain, or secured where both sides can.
+//!
+//! Where security is only offered, a host that has been found to speak TLS is asked in TLS, and plain when that fails;
+//! others are asked plain, which costs those that can do no more than that nothing, and in TLS when they demand it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use net::dial::{DialError, Dialer, Stream};
+use tls::{Mutual, MutualError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::files::security::Mode;
+use crate::hosts::{Answer, Host, Speaks, Tunnel};
+use crate::peer::{REPLY_BYTES_MAX, Reply, read_reply, request};
+use crate::sealed::{is_sealed, sealed};
+use crate::security::{Counts, Direction, Secured};
+use crate::shared::Clock;
+
+/// A tunnel to a pod on another host.
+pub(crate) struct Found {
+    /// A socket, or sealed.
+    pub(crate) stream: Stream,
+    pub(crate) wants_header: bool,
+    /// What the pod has said already.
+    pub(crate) first: Vec<u8>,
+    pub(crate) host: Arc<str>,
+    pub(crate) tunnel: Tunnel,
+}
+
+/// What is needed to ask.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker {
+    pub(crate) dialer: Dialer,
+    pub(crate) secured: Secured,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) clock: Clock,
+}
+
+/// Why there is no tunnel.
+enum Failed {
+    Answer(Answer),
+    /// The host and we do not trust each other, or it does not speak TLS.
+    Security(MutualError),
+    /// It was asked plain and demands TLS.
+    DemandsTls,
+}
+
+impl From<Answer> for Failed {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(answer)
+    }
+}
+
+impl Asker {
+    /// Asks one host. Dropped, it closes the connection.
+    pub(crate) async fn ask(
+        self,
+        host: Arc<Host>,
+        cluster_port: u16,
+        within: Duration,
+    ) -> Result<Found, Answer> {
+        let question = Question { asker: &self, host: &host, cluster_port, within };
+        let answer = tokio::time::timeout(within, question.ask()).await;
+        let found = answer.unwrap_or(Err(Answer::Silent))?;
+        self.counts.tunnel(Direction::Out, is_sealed(&found.stream));
+        Ok(found)
+    }
+
+    /// Notes that a host cannot be spoken to in TLS, and why.
+    pub(crate) fn distrust(&self, host: &Host, error: &MutualError) {
+        self.counts.failed(Direction::Out, error);
+        let now = self.clock.now();
+        let changed = host.failed(error.kind(), now);
+        let error = error as &dyn std::error::Error;
+        let plain = self.secured.mode() == Mode::Offered;
+        match (changed, plain) {
+            (true, true) => {
+                tracing::warn!(host = &*host.name, error, "a host is spoken to without security");
+            }
+            (true, false) => {
+                tracing::warn!(host = &*host.name, error, "a host cannot be spoken to securely");
+            }
+            (false, _) => tracing::debug!(host = &*host.name, error, "still no security"),
+        }
+    }
+}
+
+/// One question to one host.
+struct Question<'a> {
+    asker: &'a Asker,
+    host: &'a Arc<Host>,
+    cluster_port: u16,
+    within: Duration,
+}
+
+impl Question<'_> {
+    async fn ask(&self) -> Result<Found, Answer> {
+        let mutual = self.asker.secured.mutual();
+        let found = match (self.asker.secured.mode(), mutual) {
+            (Mode::Off, _) | (_, None) => self.plain().await,
+            (Mode::Required, Some(mutual)) => self.secured(mutual).await,
+            (Mode::Offered, Some(mutual)) if self.host.speaks() == Speaks::Tls => {
+                match self.secured(mutual).await {
+                    Err(Failed::Security(error)) => {
+                        self.asker.distrust(self.host, &error);
+                        self.plain().await
+                    }
+                    answered => answered,
+                }
+            }
+            (Mode::Offered, Some(mutual)) => match self.plain().await {
+                Err(Failed::DemandsTls) => self.secured(mutual).await,
+                answered => answered,
+            },
+        };
+        found.map_err(|failed| match failed {
+            Failed::Answer(answer) => answer,
+            Failed::Security(error) => {
+                self.asker.distrust(self.host, &error);
+                Answer::Insecure
+            }
+            Failed::DemandsTls => {
+                if self.asker.counts.may_complain(self.asker.clock.now()) {
+                    tracing::warn!(
+                        host = &*self.host.name,
+                        "a host demands a secured connection: SECURITY is off here, and required there"
+                    );
+                }
+                Answer::Insecure
+            }
+        })
+    }
+
+    async fn dial(&self) -> Result<TcpStream, Failed> {
+        let dialled = self.asker.dialer.connect_tcp(&self.host.target, self.within).await;
+        let stream = dialled.map_err(|error| unreached(&error))?;
+        let _ = stream::keep_alive(&stream);
+        Ok(stream)
+    }
+
+    async fn plain(&self) -> Result<Found, Failed> {
+        self.over(Stream::Tcp(self.dial().await?)).await
+    }
+
+    async fn secured(&self, mutual: &Mutual) -> Result<Found, Failed> {
+        let stream = self.dial().await?;
+        let stream = mutual.connect(stream, &self.host.target.host()).await;
+        let stream = stream.map_err(Failed::Security)?;
+        let resumed = stream.resumed();
+        let found = self.over(sealed(stream)).await;
+        if !matches!(found, Err(Failed::Security(_))) {
+            self.asker.counts.complete(Direction::Out, resumed);
+            self.host.speaks_tls(self.asker.clock.now());
+        }
+        found
+    }
+
+    async fn over(&self, mut stream: Stream) -> Result<Found, Failed> {
+        let sent = async {
+            stream.write_all(&request(self.cluster_port)).await?;
+            stream.flush().await
+        };
+        if let Err(error) = sent.await {
+            return Err(broken(&stream, error));
+        }
+        let (reply, first) = reply(&mut stream).await?;
+        match reply {
+            Reply::Busy => Err(Answer::Busy.into()),
+            Reply::DemandsTls => Err(Failed::DemandsTls),
+            Reply::Tunnel { wants_header } => {
+                let (host, tunnel) = (self.host.name.clone(), Tunnel::to(self.host));
+                Ok(Found { stream, wants_header, first, host, tunnel })
+            }
+        }
+    }
+}
+
+fn unreached(error: &DialError) -> Answer {
+    tracing::debug!(error = error as &dyn std::error::Error, "a host cannot be asked");
+    match error {
+        DialError::Timeout { .. } => Answer::Silent,
+        _ => Answer::Refused,
+    }
+}
+
+/// What it means that a connection breaks off before an answer. That is how the original says that it has no such pod;
+/// a secured connection ends in order then, and else it may be that the host does not accept our certificate.
+fn broken(stream: &Stream, error: io::Error) -> Failed {
+    if is_sealed(stream) { Failed::Security(error.into()) } else { Failed::Answer(Answer::No) }
+}
+
+/// The answer, and what follows it.
+async fn reply(stream: &mut Stream) -> Result<(Reply, Vec<u8>), Failed> {
+    const AT_A_TIME_BYTES: usize = 4096;
+    let mut seen = Vec::with_capacity(REPLY_BYTES_MAX);
+    loop {
+        match read_reply(&seen) {
+            Ok(Some((reply, length))) => return Ok((reply, seen.split_off(length))),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a host answered something else");
+                return Err(Answer::NotAPeer.into());
+            }
+        }
+        seen.reserve(AT_A_TIME_BYTES);
+        match stream.read_buf(&mut seen).await {
+            Ok(0) => return Err(Answer::No.into()),
+            Err(error) => return Err(broken(stream, error)),
+            Ok(_) => {}
+        }
+    }
+}
