@@ -2,9 +2,10 @@
 //!
 //! [`listen`] binds, [`worker`] runs the threads that serve, [`dial`] connects (with [`resolve`] for names),
 //! [`proxy_protocol`] reads and writes the header that says whose connection it is, [`steer`] has the kernel hand
-//! the connections to whole ranges of [`ports`] to one socket, [`listening`] tells who else listens, [`timer`] bounds
-//! waits cheaply, [`task`] is the only way to start a task. Must not know HTTP, TLS, rules or any file format. Start
-//! at [`worker::Workers`] for the threads, at [`dial::Dialer`] for the way out.
+//! the connections to whole ranges of [`ports`] to one socket, [`listening`] tells who else listens, [`splice`] moves
+//! bytes without copying them, [`timer`] bounds waits cheaply, [`task`] is the only way to start a task. Must not know
+//! HTTP, TLS, rules or any file format. Start at [`worker::Workers`] for the threads, at [`dial::Dialer`] for the way
+//! out.
 
 pub mod descriptors;
 pub mod dial;
@@ -13,6 +14,7 @@ pub mod listening;
 pub mod ports;
 pub mod proxy_protocol;
 pub mod resolve;
+pub mod splice;
 pub mod steer;
 pub mod task;
 pub mod timer;

@@ -4,9 +4,10 @@
 //! it comes it is armed again for what is left. The clock is read only when somebody really waits. So setting a
 //! deadline is a store. Must not know what is waited for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -97,6 +98,40 @@ impl Timer {
     }
 }
 
+/// How often a [`Beat`] wakes a busy worker: more often than any deadline of a connection's beginning passes.
+const BEAT_EVERY: Duration = Duration::from_millis(100);
+
+/// Keeps the next wake-up of a busy worker near.
+///
+/// A deadline that comes before all others makes the runtime interrupt its own wait for events, by a system call. With
+/// one deadline for each new connection and none else that is one for each; with a beat it is one for each beat.
+#[derive(Debug, Clone, Default)]
+pub struct Beat(Rc<Beating>);
+
+#[derive(Debug, Default)]
+struct Beating {
+    /// Somebody was busy since the last one.
+    wanted: Cell<bool>,
+    running: Cell<bool>,
+}
+
+impl Beat {
+    /// Says that this worker is busy: to be called for each connection, within its runtime. Ends by itself.
+    pub fn go_on(&self) {
+        self.0.wanted.set(true);
+        if self.0.running.replace(true) {
+            return;
+        }
+        let beating = self.0.clone();
+        crate::task::spawn_local("beat", async move {
+            while beating.wanted.replace(false) {
+                tokio::time::sleep(BEAT_EVERY).await;
+            }
+            beating.running.set(false);
+        });
+    }
+}
+
 /// The deadline has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the deadline has passed")]
@@ -132,6 +167,24 @@ mod tests {
         timer.set(Duration::from_secs(2));
         assert_eq!(timer.guard(std::future::pending::<()>()).await, Err(Expired));
         assert_eq!(start.elapsed().as_secs(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_beat_ends_when_nobody_is_busy_and_begins_again() {
+        let local = tokio::task::LocalSet::new();
+        let test = async {
+            let beat = Beat::default();
+            for _ in 0..2 {
+                beat.go_on();
+                tokio::time::sleep(BEAT_EVERY / 2).await;
+                beat.go_on();
+                tokio::time::sleep(BEAT_EVERY).await;
+                assert!(beat.0.running.get());
+                tokio::time::sleep(BEAT_EVERY).await;
+                assert!(!beat.0.running.get());
+            }
+        };
+        local.run_until(test).await;
     }
 
     #[tokio::test(start_paused = true)]
