@@ -1,11 +1,13 @@
 //! Layer 4: what happens between two connections once both are there.
 //!
 //! [`pump()`] carries bytes both ways until both sides are done, with [`buffers`] that only those have who wait for a
-//! slow reader. [`opening`] adds, removes or passes a PROXY protocol header at the beginning. Must not know how
-//! either connection came about, nor any protocol above TCP. Start at [`pump()`].
+//! slow reader, and through [`pipes`] where there is much to carry. [`opening`] adds, removes or passes a PROXY
+//! protocol header at the beginning. Must not know how either connection came about, nor any protocol above TCP. Start
+//! at [`pump()`].
 
 pub mod buffers;
 pub mod opening;
+pub mod pipes;
 mod pump;
 
 use std::os::fd::AsFd;

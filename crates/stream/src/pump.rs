@@ -1,8 +1,9 @@
 //! Bytes both ways between two connections, until both directions have ended.
 //!
 //! Each direction reads into a buffer of the worker and writes it out at once; only what the other side does not take
-//! is kept. An end of one direction is passed on as one (half-close); a connection that breaks off is broken off on the
-//! other side too, so that nobody takes half a stream for a whole one. Must not know what the bytes are.
+//! is kept. Where reads go on being full, the kernel moves the bytes through a pipe instead, without copying them. An
+//! end of one direction is passed on as one (half-close); a connection that breaks off is broken off on the other side
+//! too, so that nobody takes half a stream for a whole one. Must not know what the bytes are.
 
 use std::future::poll_fn;
 use std::io;
@@ -13,12 +14,23 @@ use std::time::Duration;
 use net::timer::Timer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::buffers::{BUFFER_BYTES, Buffer, FIRST_READ_BYTES};
+use crate::keep_alive;
 use crate::opening::Opening;
+use crate::pipes::Held;
 
 /// Reads in a row before other connections of the worker get their turn.
 const READS_IN_A_ROW_MAX: usize = 16;
+/// As much is moved at most before that.
+const TURN_BYTES: usize = READS_IN_A_ROW_MAX * BUFFER_BYTES;
+/// Full reads of [`BUFFER_BYTES`] in a row after which a pipe is used.
+const FULL_READS: u8 = 4;
+/// A connection is new for so long.
+const NEW_FOR: Duration = Duration::from_secs(10);
+/// A stream that has less than this at once is better copied.
+const PIPED_BYTES_MIN: usize = 64 * 1024;
 
 /// Is told what moves. Both are called on the worker's thread, for every read.
 pub trait Meter {
@@ -30,18 +42,32 @@ pub trait Meter {
 
 /// One side of a connection that is carried.
 pub trait Side: AsyncRead + AsyncWrite + Unpin {
+    /// The socket, where nothing stands between it and the bytes: what is read from the one is read from the other.
+    fn tcp(&self) -> Option<&TcpStream>;
+
     /// Makes the close that follows a reset, so that nobody takes what came before it for complete. Where that fails it
     /// is closed in the usual way.
     fn reset_on_close(&self);
 }
 
 impl Side for TcpStream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+
     fn reset_on_close(&self) {
         let _ = self.set_zero_linger();
     }
 }
 
 impl Side for net::dial::Stream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Way(_) => None,
+        }
+    }
+
     fn reset_on_close(&self) {
         Self::reset_on_close(self);
     }
@@ -99,10 +125,7 @@ pub async fn pump(
         up = Half::new(first);
         opening = None;
     }
-    let timer = Timer::new();
-    if let Some(idle) = idle {
-        timer.set(idle);
-    }
+    let mut silence = Silence::new(idle);
     let end = poll_fn(|cx| {
         let (mut moved_up, mut moved_down) = (0, 0);
         if let Some(opens) = &mut opening
@@ -117,10 +140,14 @@ pub async fn pump(
             }
             opening = None;
         }
-        if opening.is_none() && up.poll(cx, &mut client, &mut server, &mut moved_up).is_break() {
+        let is_last = down.stage == Stage::Done;
+        if opening.is_none()
+            && up.poll(cx, &mut client, &mut server, is_last, &mut moved_up).is_break()
+        {
             return Poll::Ready(End::Broken);
         }
-        if down.poll(cx, &mut server, &mut client, &mut moved_down).is_break() {
+        let is_last = up.stage == Stage::Done;
+        if down.poll(cx, &mut server, &mut client, is_last, &mut moved_down).is_break() {
             return Poll::Ready(End::Broken);
         }
         meter.up(moved_up);
@@ -134,10 +161,10 @@ pub async fn pump(
             (_, Stage::Lost) => return Poll::Ready(End::Broken),
             _ => {}
         }
-        if let Some(idle) = idle.filter(|_| moved_up + moved_down > 0) {
-            timer.set(idle);
+        if moved_up + moved_down > 0 {
+            silence.is_broken();
         }
-        timer.poll_expired(cx).map(|()| End::Idle)
+        silence.poll(cx, &server).map(|()| End::Idle)
     })
     .await;
     if end != End::Finished {
@@ -145,6 +172,51 @@ pub async fn pump(
         server.reset_on_close();
     }
     end
+}
+
+/// How long nothing has moved, and what follows from it.
+struct Silence {
+    idle: Option<Duration>,
+    timer: Timer,
+    /// When something moved, while the connection is new.
+    last: Instant,
+    is_new: bool,
+}
+
+impl Silence {
+    fn new(idle: Option<Duration>) -> Self {
+        let timer = Timer::new();
+        timer.set(idle.unwrap_or(NEW_FOR).min(NEW_FOR));
+        Self { idle, timer, last: Instant::now(), is_new: true }
+    }
+
+    /// Something has moved.
+    fn is_broken(&mut self) {
+        match (self.is_new, self.idle) {
+            (true, _) => self.last = Instant::now(),
+            (false, Some(idle)) => self.timer.set(idle),
+            (false, None) => {}
+        }
+    }
+
+    /// Ready when it has lasted too long. A server that is no longer new is asked from now on whether it lives: most
+    /// connections end before, and save the system calls.
+    fn poll(&mut self, cx: &mut Context<'_>, server: &impl Side) -> Poll<()> {
+        ready!(self.timer.poll_expired(cx));
+        if self.is_new {
+            self.is_new = false;
+            if let Some(server) = server.tcp() {
+                let _ = keep_alive(server);
+            }
+            let Some(idle) = self.idle else {
+                self.timer.clear();
+                return Poll::Pending;
+            };
+            self.timer.set(idle.saturating_sub(self.last.elapsed()));
+            ready!(self.timer.poll_expired(cx));
+        }
+        Poll::Ready(())
+    }
 }
 
 /// The beginning of what the client says.
@@ -213,6 +285,8 @@ struct Half {
     left: Left,
     /// How much to read at once.
     reads: usize,
+    /// Reads of [`BUFFER_BYTES`] in a row that were full, as far as [`FULL_READS`].
+    full_reads: u8,
 }
 
 /// What the sink has not taken, from the first index to the second.
@@ -220,24 +294,36 @@ enum Left {
     Nothing,
     Large(Buffer, usize, usize),
     Small(Vec<u8>, usize),
+    Piped(Held),
 }
 
 impl Left {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Nothing => &[],
-            Self::Large(buffer, from, to) => &buffer[*from..*to],
-            Self::Small(bytes, from) => &bytes[*from..],
-        }
-    }
-
-    fn advance(&mut self, count: usize) {
-        match self {
-            Self::Nothing => {}
-            Self::Large(_, from, _) | Self::Small(_, from) => *from += count,
-        }
-        if self.bytes().is_empty() {
-            *self = Self::Nothing;
+    /// Writes it out. Ready when nothing is left.
+    fn poll_write(&mut self, cx: &mut Context<'_>, sink: &mut impl Side) -> Poll<io::Result<()>> {
+        loop {
+            let bytes = match self {
+                Self::Nothing => return Poll::Ready(Ok(())),
+                Self::Large(buffer, from, to) => &buffer[*from..*to],
+                Self::Small(bytes, from) => &bytes[*from..],
+                Self::Piped(held) => {
+                    // Only what goes to a socket is taken into a pipe.
+                    let sink = sink.tcp().ok_or(io::ErrorKind::Unsupported)?;
+                    while held.pipe.held() > 0 {
+                        ready!(held.pipe.poll_drain(cx, sink))?;
+                    }
+                    &[]
+                }
+            };
+            if bytes.is_empty() {
+                if let Self::Piped(held) = std::mem::replace(self, Self::Nothing) {
+                    held.give_back();
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let wrote = ready!(Pin::new(&mut *sink).poll_write(cx, bytes))?;
+            if let Self::Large(_, from, _) | Self::Small(_, from) = self {
+                *from += wrote;
+            }
         }
     }
 }
@@ -248,21 +334,23 @@ type Flow = std::ops::ControlFlow<()>;
 impl Half {
     fn new(first: Vec<u8>) -> Self {
         let left = if first.is_empty() { Left::Nothing } else { Left::Small(first, 0) };
-        Self { stage: Stage::Open, ended: false, left, reads: FIRST_READ_BYTES }
+        Self { stage: Stage::Open, ended: false, left, reads: FIRST_READ_BYTES, full_reads: 0 }
     }
 
-    /// Moves what can be moved. What is left to wait for will wake the task. Breaks where the source broke off.
+    /// Moves what can be moved. What is left to wait for will wake the task. Breaks where the source broke off. Where
+    /// `is_last`, the other direction has ended, and closing will say that this one has too.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Side,
         sink: &mut impl Side,
+        is_last: bool,
         moved: &mut usize,
     ) -> Flow {
         if self.stage != Stage::Open {
             return Flow::Continue(());
         }
-        match self.poll_open(cx, source, sink, moved) {
+        match self.poll_open(cx, source, sink, is_last, moved) {
             Poll::Pending => Flow::Continue(()),
             Poll::Ready(Ok(())) => {
                 self.stage = Stage::Done;
@@ -283,49 +371,109 @@ impl Half {
         cx: &mut Context<'_>,
         source: &mut impl Side,
         sink: &mut impl Side,
+        is_last: bool,
         moved: &mut usize,
     ) -> Poll<Result<(), Failed>> {
+        let turn_ends = *moved + TURN_BYTES;
         for _ in 0..READS_IN_A_ROW_MAX {
-            while !self.left.bytes().is_empty() {
-                let wrote = ready!(Pin::new(&mut *sink).poll_write(cx, self.left.bytes()));
-                self.left.advance(wrote.map_err(|_| Failed::Sink)?);
+            ready!(self.left.poll_write(cx, sink)).map_err(|_| Failed::Sink)?;
+            if self.ended && is_last && sink.tcp().is_some() {
+                return Poll::Ready(Ok(()));
             }
             if self.ended {
                 return Pin::new(sink).poll_shutdown(cx).map_err(|_| Failed::Sink);
             }
-            let mut buffer = Buffer::take();
-            let most = if Buffer::are_short() { FIRST_READ_BYTES } else { self.reads };
-            let mut read = ReadBuf::new(&mut buffer[..most]);
-            if Pin::new(&mut *source)
-                .poll_read(cx, &mut read)
-                .map_err(|_| Failed::Source)?
-                .is_pending()
-            {
-                self.reads = FIRST_READ_BYTES;
-                // An encrypted sink may have taken more than it could send.
-                ready!(Pin::new(sink).poll_flush(cx)).map_err(|_| Failed::Sink)?;
-                return Poll::Pending;
+            if *moved >= turn_ends {
+                break;
             }
-            let count = read.filled().len();
-            if count == 0 {
-                self.ended = true;
-                continue;
-            }
-            *moved += count;
-            if count == most {
-                self.reads = (self.reads * 4).min(BUFFER_BYTES);
-            }
-            let wrote = match Pin::new(&mut *sink).poll_write(cx, &buffer[..count]) {
-                Poll::Ready(wrote) => wrote.map_err(|_| Failed::Sink)?,
-                Poll::Pending => 0,
+            let pipe = source.tcp().filter(|_| sink.tcp().is_some()).zip(self.pipe());
+            let count = match pipe {
+                Some((source, pipe)) => ready!(self.poll_splice(cx, pipe, source))?,
+                None => ready!(self.poll_copy(cx, source, sink))?,
             };
-            if wrote < count {
-                self.left = leave(buffer, wrote, count);
-            }
+            *moved += count;
+            self.ended = count == 0;
         }
         // Others have their turn.
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// A pipe, where it pays and there is one.
+    fn pipe(&mut self) -> Option<Held> {
+        if self.full_reads < FULL_READS {
+            return None;
+        }
+        let pipe = Held::take();
+        if pipe.is_none() {
+            // Not asked for again with every read.
+            self.full_reads = 0;
+        }
+        pipe
+    }
+
+    /// Takes what the source has into a pipe, to be written next: so many bytes.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut held: Held,
+        source: &TcpStream,
+    ) -> Poll<Result<usize, Failed>> {
+        let filled = held.pipe.poll_fill(cx, source).map_err(|_| Failed::Source)?;
+        let Poll::Ready(count) = filled else {
+            held.give_back();
+            return Poll::Pending;
+        };
+        if count < PIPED_BYTES_MIN {
+            self.full_reads = 0;
+        }
+        self.left = Left::Piped(held);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads into a buffer and writes it out as far as the sink takes it: so many bytes were read.
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Side,
+        sink: &mut impl Side,
+    ) -> Poll<Result<usize, Failed>> {
+        let mut buffer = Buffer::take();
+        let most = if Buffer::are_short() { FIRST_READ_BYTES } else { self.reads };
+        let mut read = ReadBuf::new(&mut buffer[..most]);
+        let polled = Pin::new(source).poll_read(cx, &mut read).map_err(|_| Failed::Source)?;
+        if polled.is_pending() {
+            // An encrypted sink may have taken more than it could send.
+            ready!(Pin::new(sink).poll_flush(cx)).map_err(|_| Failed::Sink)?;
+            return Poll::Pending;
+        }
+        let count = read.filled().len();
+        if count == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        self.learn(count, most);
+        let wrote = match Pin::new(sink).poll_write(cx, &buffer[..count]) {
+            Poll::Ready(wrote) => wrote.map_err(|_| Failed::Sink)?,
+            Poll::Pending => 0,
+        };
+        if wrote < count {
+            self.left = leave(buffer, wrote, count);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// How much to read the next time, after a read of `count` bytes of `most`.
+    fn learn(&mut self, count: usize, most: usize) {
+        let full = count == most;
+        self.full_reads = match full && most == BUFFER_BYTES {
+            true => self.full_reads.saturating_add(1),
+            false => 0,
+        };
+        if full {
+            self.reads = (self.reads * 4).min(BUFFER_BYTES);
+        } else if count < self.reads / 4 {
+            self.reads = (self.reads / 4).max(FIRST_READ_BYTES);
+        }
     }
 }
 

@@ -120,6 +120,92 @@ fn much_goes_both_ways_at_once_whole_and_in_order() {
     });
 }
 
+/// So many bytes to the server, which reads slowly where `slow`; then the end, and an answer the other way.
+async fn much_to_the_server(bytes: usize, slow: bool) {
+    let mut rig = rig(None, b"", None).await;
+    let data = pattern(bytes);
+    let sent = data.clone();
+    let (mut answer, mut client) = rig.client.into_split();
+    let write = net::task::spawn_local("write", async move {
+        client.write_all(&sent).await.unwrap();
+        client.shutdown().await.unwrap();
+    });
+    let mut got = Vec::new();
+    let mut part = vec![0; 300_000];
+    loop {
+        let count = rig.server.read(&mut part).await.unwrap();
+        got.extend_from_slice(&part[..count]);
+        if count == 0 {
+            break;
+        }
+        if slow && got.len() % 7 == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    assert!(got == data, "{} of {bytes} bytes", got.len());
+    write.await.unwrap();
+    rig.server.write_all(b"answer").await.unwrap();
+    assert_eq!(answer.read(&mut part).await.unwrap(), 6);
+    drop((rig.server, answer));
+    assert_eq!(rig.end.await.unwrap(), End::Finished);
+    assert_eq!(rig.counts.0.get(), (bytes, 6));
+}
+
+#[test]
+fn what_goes_through_a_pipe_arrives_whole_and_its_end_too() {
+    run(async {
+        for slow in [false, true] {
+            let before = crate::pipes::taken();
+            much_to_the_server(16 * 1024 * 1024 + 12_345, slow).await;
+            assert!(crate::pipes::taken() > before, "all of it was copied");
+            assert_eq!(crate::pipes::held(), 0);
+        }
+    });
+}
+
+#[test]
+fn without_a_free_pipe_it_is_copied() {
+    run(async {
+        let all: Vec<Held> = std::iter::from_fn(Held::take).collect();
+        let before = crate::pipes::taken();
+        much_to_the_server(4 * 1024 * 1024, false).await;
+        assert_eq!(crate::pipes::taken(), before);
+        drop(all);
+    });
+}
+
+#[test]
+fn what_is_in_a_pipe_is_gone_when_a_side_breaks_off() {
+    run(async {
+        for client_breaks in [true, false] {
+            let Rig { mut client, mut server, end, .. } = rig(None, b"", None).await;
+            let data = vec![7; 64 * 1024 * 1024];
+            client.set_zero_linger().unwrap();
+            let write = net::task::spawn_local("write", async move {
+                let _ = client.write_all(&data).await;
+                client
+            });
+            // Until pipes are in use, and one waits for the server.
+            let mut part = vec![0; 256 * 1024];
+            while crate::pipes::held() == 0 {
+                let _ = server.read(&mut part).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            if client_breaks {
+                write.abort();
+                let _ = write.await;
+                // It is noticed when the pipe is empty.
+                while server.read(&mut part).await.is_ok_and(|count| count > 0) {}
+            } else {
+                server.set_zero_linger().unwrap();
+                drop(server);
+            }
+            assert_eq!(end.await.unwrap(), End::Broken);
+            assert_eq!(crate::pipes::held(), 0);
+        }
+    });
+}
+
 #[test]
 fn who_breaks_off_breaks_the_other_off() {
     run(async {
@@ -227,6 +313,10 @@ struct Hoards {
 }
 
 impl Side for Hoards {
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
+    }
+
     fn reset_on_close(&self) {
         self.stream.reset_on_close();
     }
