@@ -7,16 +7,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use model::{Diagnostic, Diagnostics, PemSource, Place, UpstreamTls, Verification};
+use model::{Certificate, Diagnostic, Diagnostics, PemSource, Place, UpstreamTls, Verification};
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::SingleCertAndKey;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, Error, RootCertStore,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::stream::{Protocol, SEND_BUFFER_BYTES_MAX, Session, stream_over_session};
-use crate::{pem, provider, verify};
+use crate::{certified, pem, provider, verify};
 
 /// Server names whose sessions are kept for resumption, for each upstream.
 const RESUMABLE_NAMES_MAX: usize = 256;
@@ -80,6 +81,37 @@ impl ClientTls {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::in_memory_sessions(RESUMABLE_NAMES_MAX);
         Ok(Self { config: Arc::new(config), server_name, warnings: Arc::new(diagnostics) })
+    }
+
+    /// The same, showing this certificate to servers that ask for one. Reads files.
+    ///
+    /// # Errors
+    /// What is wrong with it, at its place.
+    pub fn with_certificate(mut self, certificate: &Certificate) -> Result<Self, Diagnostics> {
+        let (key, _) =
+            certified::load(&certificate.chain, &certificate.key).map_err(|complaints| {
+                let mut diagnostics = Diagnostics::default();
+                for complaint in complaints {
+                    diagnostics.push(
+                        Diagnostic::error(certificate.place.clone(), "", complaint.problem)
+                            .value(complaint.found)
+                            .expected(complaint.expected),
+                    );
+                }
+                diagnostics
+            })?;
+        let config = Arc::make_mut(&mut self.config);
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(key));
+        // A session that began with another certificate must not be resumed with this one.
+        config.resumption = Resumption::in_memory_sessions(RESUMABLE_NAMES_MAX);
+        Ok(self)
+    }
+
+    /// The same, offering these protocols by ALPN, preferred first.
+    #[must_use]
+    pub fn with_protocols(mut self, protocols: Vec<Vec<u8>>) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = protocols;
+        self
     }
 
     /// What [`Self::load`] found odd but usable: no authorities on this machine, a part of a bundle that is
