@@ -5,13 +5,14 @@ use super::Finding;
 
 /// What each crate may name of this workspace in `[dependencies]`. `[dev-dependencies]` may name `testkit`
 /// too.
-const MAY_NAME: [(&str, &[&str]); 13] = [
+const MAY_NAME: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("net", &["model"]),
     ("tls", &["model"]),
     ("balance", &["model"]),
     ("stream", &["model", "net"]),
     ("mesh", &["model", "net", "tls", "balance", "stream"]),
+    ("tunnel", &["model", "net", "tls", "balance"]),
     ("http", &["model", "net", "tls", "balance"]),
     ("config", &["model", "net"]),
     ("kubernetes", &["model", "net"]),
@@ -25,6 +26,7 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
             "balance",
             "stream",
             "mesh",
+            "tunnel",
             "http",
             "config",
             "kubernetes",

@@ -1,0 +1,213 @@
+//! The agent: streams to as many servers as there are behind one address, and the connections that they ask for.
+//!
+//! `pace` decides when to connect to a server again, `session` is one stream, `dial` one connection. Must not know
+//! flags or files. Start at [`Agent`].
+
+mod dial;
+mod pace;
+mod session;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use balance::Rng;
+use model::Target;
+use net::dial::Dialer;
+use tls::ClientTls;
+use tokio::sync::{mpsc, watch};
+
+use crate::identifiers::Identifiers;
+use crate::stats::{Counter, Durations, Gauge, Packets};
+use pace::Pace;
+use session::Attempt;
+
+/// Where the token is read from at each connection, if there is one.
+pub type Token = Box<dyn Fn() -> Result<Option<String>, std::io::Error> + Send + Sync>;
+
+/// What an agent is told when it starts.
+pub struct Settings {
+    /// Where the servers are.
+    pub server: Target,
+    /// The servers' name, for their certificates.
+    pub server_name: String,
+    /// What the agent calls itself.
+    pub agent_id: String,
+    /// What it is for.
+    pub identifiers: Identifiers,
+    /// Its own certificate and the servers' authorities; changed while streams go on.
+    pub tls: Arc<ArcSwap<ClientTls>>,
+    /// Asked for at each connection.
+    pub token: Token,
+    /// Between two connections to servers.
+    pub sync_interval: Duration,
+    /// What that grows to while they fail.
+    pub sync_interval_cap: Duration,
+    /// Go on connecting when there is a stream to every server: for servers whose count is not told.
+    pub sync_forever: bool,
+    /// How often a silent server is asked whether it lives.
+    pub keepalive: Duration,
+    /// Whether to say that this end is ours. Without it the wire is as an original's.
+    pub extensions: bool,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token is no text for logs.
+        let names = (&self.server, &self.server_name, &self.agent_id);
+        f.debug_tuple("Settings").field(&names).finish_non_exhaustive()
+    }
+}
+
+/// What an agent counts.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Connecting to targets.
+    pub dial_duration: Durations,
+    /// Targets that did not answer in time.
+    pub dial_timeouts: Counter,
+    /// Targets that could not be connected to for another reason.
+    pub dial_failures: Counter,
+    /// Connections to targets now.
+    pub open_endpoints: Gauge,
+    /// Streams to servers that could not be had.
+    pub connect_failures: Counter,
+    /// Packets by direction.
+    pub from_server: Packets,
+    /// Packets by direction.
+    pub to_server: Packets,
+}
+
+/// An agent.
+#[derive(Debug)]
+pub struct Agent {
+    settings: Settings,
+    dialer: Dialer,
+    servers: Mutex<Servers>,
+    draining: watch::Sender<bool>,
+    /// What is counted.
+    pub stats: Stats,
+}
+
+/// The servers there are streams to.
+#[derive(Debug, Default)]
+struct Servers {
+    connected: BTreeSet<String>,
+    /// As the servers last said.
+    count: usize,
+}
+
+impl Agent {
+    /// One that has no stream yet: [`Self::run`] makes them.
+    #[must_use]
+    pub fn new(settings: Settings, dialer: Dialer) -> Arc<Self> {
+        let servers = Mutex::new(Servers { connected: BTreeSet::new(), count: 1 });
+        let (draining, _) = watch::channel(false);
+        Arc::new(Self { settings, dialer, servers, draining, stats: Stats::default() })
+    }
+
+    fn servers(&self) -> MutexGuard<'_, Servers> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many servers there are streams to.
+    #[must_use]
+    pub fn open_servers(&self) -> usize {
+        self.servers().connected.len()
+    }
+
+    /// How many servers there are, as they say.
+    #[must_use]
+    pub fn known_servers(&self) -> usize {
+        self.servers().count
+    }
+
+    /// The servers' names.
+    #[must_use]
+    pub fn server_ids(&self) -> Vec<String> {
+        self.servers().connected.iter().cloned().collect()
+    }
+
+    /// Says on every stream that this agent is about to go, and connects to no server any more. Connections go on.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// Keeps streams to the servers until dropped, on this worker thread. `seed` is for the jitter of waits.
+    pub async fn run(self: Arc<Self>, seed: u64) {
+        let mut draining = self.draining.subscribe();
+        tokio::select! {
+            () = self.clone().keep_connected(seed) => {}
+            _ = draining.wait_for(|draining| *draining) => {}
+        }
+        // Streams are in tasks of their own.
+        std::future::pending::<()>().await;
+    }
+
+    async fn keep_connected(self: Arc<Self>, seed: u64) {
+        // A stream that ends says so; at most one message for each.
+        const ENDED_MAX: usize = 64;
+        let (ended, mut endings) = mpsc::channel::<()>(ENDED_MAX);
+        let settings = &self.settings;
+        let mut pace =
+            Pace::new(settings.sync_interval, settings.sync_interval_cap, Rng::new(seed));
+        let mut failures = BTreeMap::new();
+        loop {
+            if !self.wants_more() {
+                // Until a stream ends.
+                let _ = endings.recv().await;
+                continue;
+            }
+            let wait = match session::connect(&self).await {
+                Ok(Attempt::New(session)) => {
+                    failures.clear();
+                    let (agent, ended) = (self.clone(), ended.clone());
+                    drop(net::task::spawn_local("tunnel session", async move {
+                        session.run(&agent).await;
+                        let _ = ended.try_send(());
+                    }));
+                    pace.succeeded()
+                }
+                Ok(Attempt::Known(server)) => {
+                    tracing::debug!(server, "connected to a server that there is a stream to");
+                    pace.failed()
+                }
+                Err(error) => {
+                    self.stats.connect_failures.add(1);
+                    self.complain(&error, &mut failures);
+                    pace.failed()
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Once for each kind of failure until a connection comes about again: the rest is for those who debug.
+    fn complain(&self, error: &session::ConnectError, failures: &mut BTreeMap<String, u64>) {
+        let seen = failures.entry(error.to_string()).or_insert(0);
+        *seen += 1;
+        let error = error as &dyn std::error::Error;
+        if *seen == 1 {
+            tracing::warn!(error, server = %self.settings.server, "no stream to a server");
+        } else {
+            tracing::debug!(error, times = *seen, "no stream to a server");
+        }
+    }
+
+    fn wants_more(&self) -> bool {
+        let servers = self.servers();
+        self.settings.sync_forever || servers.connected.len() < servers.count
+    }
+
+    /// Notes a server; whether there was no stream to it.
+    fn enter(&self, server: &str, count: usize) -> bool {
+        let mut servers = self.servers();
+        servers.count = count.max(1);
+        servers.connected.insert(server.to_owned())
+    }
+
+    fn leave(&self, server: &str) {
+        self.servers().connected.remove(server);
+    }
+}

@@ -1,0 +1,116 @@
+//! One connection that a server asked for: dialled, answered, then bytes both ways.
+//!
+//! Must not know the stream of packets beyond its own connection.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use model::{HostName, Target};
+
+use super::Agent;
+use crate::carrier::{Carrier, Tunnelled};
+use crate::packet::Packet;
+use crate::splice::splice;
+
+/// As the original has it.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the server asked for.
+pub(super) struct Asked {
+    pub(super) protocol: String,
+    pub(super) address: String,
+    pub(super) dial: i64,
+}
+
+/// Serves it until it ends. Dropped, both connections are closed.
+pub(super) async fn serve(
+    agent: Arc<Agent>,
+    carrier: Arc<Carrier>,
+    tunnelled: Tunnelled,
+    asked: Asked,
+) {
+    let Asked { protocol, address, dial } = asked;
+    let stats = &agent.stats;
+    let start = Instant::now();
+    let connected = connect(&agent, &protocol, &address).await;
+    stats.dial_duration.observe(start.elapsed());
+    let stream = match connected {
+        Ok(stream) => stream,
+        Err(error) => {
+            let late = error.contains("timeout");
+            if late {
+                stats.dial_timeouts.add(1)
+            } else {
+                stats.dial_failures.add(1)
+            }
+            tracing::debug!(address, error, "a target could not be connected to");
+            // Nobody will ever hear of its number.
+            tunnelled.forget();
+            let _ = carrier.send(Packet::DialResponse { error, connection: 0, dial });
+            return;
+        }
+    };
+    let connection = tunnelled.number();
+    let answer = Packet::DialResponse { error: String::new(), connection, dial };
+    if carrier.send(answer).is_err() {
+        return;
+    }
+    let _open = stats.open_endpoints.count();
+    let end = splice(tunnelled, stream, Bytes::new()).await;
+    tracing::debug!(address, ?end, "a connection has ended");
+}
+
+/// Connects; else an error in the original's form, by which clients tell what happened.
+async fn connect(
+    agent: &Agent,
+    protocol: &str,
+    address: &str,
+) -> Result<tokio::net::TcpStream, String> {
+    let failed = |what: &str| format!("dial {protocol} {address}: {what}");
+    if protocol != "tcp" {
+        return Err(failed("unknown network"));
+    }
+    let target = target(address).ok_or_else(|| failed("expected host:port"))?;
+    agent.dialer.connect_tcp(&target, DIAL_TIMEOUT).await.map_err(|error| {
+        use net::dial::DialError;
+        match error {
+            DialError::Timeout { .. } => failed("i/o timeout"),
+            DialError::Resolve { source, .. } => {
+                format!("dial {protocol}: lookup {address}: {source}")
+            }
+            DialError::Refused { reason, .. } => failed(&reason.to_string()),
+            DialError::Connect { source, .. } => failed(&format!("connect: {source}")),
+        }
+    })
+}
+
+fn target(address: &str) -> Option<Target> {
+    if let Ok(address) = address.parse() {
+        return Some(Target::Address(address));
+    }
+    let (host, port) = address.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    Some(Target::Named(HostName::parse(host).ok()?, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_names_or_numbers_with_a_port() {
+        for (address, expected) in [
+            ("127.0.0.1:80", Some("127.0.0.1:80")),
+            ("[::1]:80", Some("[::1]:80")),
+            ("a.test:443", Some("a.test:443")),
+            ("a.test", None),
+            ("a.test:0", None),
+            ("a.test:x", None),
+            ("a b:1", None),
+            (":1", None),
+        ] {
+            assert_eq!(target(address).map(|t| t.to_string()).as_deref(), expected, "{address}");
+        }
+    }
+}

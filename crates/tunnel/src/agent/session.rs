@@ -1,0 +1,271 @@
+//! A stream to one server: made, then served until it ends.
+//!
+//! Must not know which servers there are, nor when to connect.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use h2::client::SendRequest;
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, HeaderValue};
+use net::dial::DialError;
+use tls::ClientStream;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::{Agent, dial};
+use crate::buffered::Buffered;
+use crate::carrier::{Carrier, CarrierError};
+use crate::grpc::{self, PacketReader};
+use crate::link::{Flow, Side};
+use crate::packet::{Message, Packet};
+use crate::{FEATURES, FEATURES_FIELD, http2};
+
+/// TCP, TLS and HTTP/2 together, and then as long again for the server's word.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Connections through one stream at a time.
+const CONNECTIONS_MAX: usize = 65_536;
+
+/// Why there is no stream to a server.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// No TCP connection.
+    #[error("the server cannot be reached")]
+    Dial(#[from] DialError),
+    /// No TLS.
+    #[error("no TLS with the server")]
+    Tls(#[from] tls::ConnectError),
+    /// No HTTP/2, or it failed.
+    #[error("HTTP/2 with the server failed")]
+    Http2(#[from] h2::Error),
+    /// The token's file.
+    #[error("the service account's token cannot be read")]
+    Token(#[source] std::io::Error),
+    /// A flag's value cannot be said.
+    #[error("{0} cannot stand in a header field")]
+    Field(&'static str),
+    /// It took too long.
+    #[error("the server did not answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    Timeout,
+    /// The server's answer is not one of a Konnectivity server.
+    #[error("the server's answer: {0}")]
+    Answer(String),
+}
+
+type Io = ClientStream<Buffered<TcpStream>>;
+type Connection = h2::client::Connection<Io, Message>;
+
+/// What came of connecting.
+pub(super) enum Attempt {
+    /// A stream to a server that there was none to.
+    New(Box<Session>),
+    /// There is one to this server already.
+    Known(String),
+}
+
+/// One stream.
+pub(super) struct Session {
+    server: String,
+    flow: Flow,
+    /// Runs the connection; nothing moves without it.
+    connection: Connection,
+    out: SendStream<Message>,
+    incoming: RecvStream,
+}
+
+/// Connects to whatever server is behind the address. Dropped, the connection is closed.
+pub(super) async fn connect(agent: &Agent) -> Result<Attempt, ConnectError> {
+    let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(agent)).await;
+    let (mut send, mut connection) = opened.map_err(|_| ConnectError::Timeout)??;
+    let request = request(agent)?;
+    let (answer, out) = send.send_request(request, false)?;
+    let answer = tokio::select! {
+        answer = answer => answer?,
+        ended = &mut connection => {
+            ended?;
+            return Err(ConnectError::Answer("the connection was closed".to_owned()));
+        }
+        () = tokio::time::sleep(CONNECT_TIMEOUT) => return Err(ConnectError::Timeout),
+    };
+    let (server, count) = said(answer.status(), answer.headers())?;
+    let ours = answer.headers().get(FEATURES_FIELD).is_some_and(|value| value == FEATURES);
+    let flow = if ours { Flow::Credit } else { Flow::Buffered };
+    if !agent.enter(&server, count) {
+        return Ok(Attempt::Known(server));
+    }
+    tracing::info!(server, servers = count, ?flow, "a stream to a server");
+    let incoming = answer.into_body();
+    Ok(Attempt::New(Box::new(Session { server, flow, connection, out, incoming })))
+}
+
+async fn open(agent: &Agent) -> Result<(SendRequest<Message>, Connection), ConnectError> {
+    let settings = &agent.settings;
+    let stream = agent.dialer.connect_tcp(&settings.server, CONNECT_TIMEOUT).await?;
+    let tls = settings.tls.load_full();
+    let stream = tls.connect(Buffered::new(stream), &settings.server_name).await?;
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(http2::CARRIER_WINDOW_BYTES)
+        .initial_connection_window_size(http2::CARRIER_WINDOW_BYTES)
+        .max_frame_size(http2::FRAME_BYTES_MAX)
+        .max_send_buffer_size(http2::SEND_BUFFER_BYTES)
+        .max_header_list_size(grpc::HEADER_BYTES_MAX)
+        .enable_push(false);
+    Ok(builder.handshake(stream).await?)
+}
+
+fn request(agent: &Agent) -> Result<http::Request<()>, ConnectError> {
+    let settings = &agent.settings;
+    let mut fields = HeaderMap::new();
+    let value =
+        |text: &str, what| HeaderValue::from_str(text).map_err(|_| ConnectError::Field(what));
+    fields.insert("agentid", value(&settings.agent_id, "the agent's ID")?);
+    let identifiers = settings.identifiers.to_string();
+    fields.insert("agentidentifiers", value(&identifiers, "the agent's identifiers")?);
+    if let Some(token) = (settings.token)().map_err(ConnectError::Token)? {
+        let mut bearer = value(&format!("Bearer {token}"), "the service account's token")?;
+        bearer.set_sensitive(true);
+        fields.insert("authorization", bearer);
+    }
+    if settings.extensions {
+        fields.insert(FEATURES_FIELD, HeaderValue::from_static(FEATURES));
+    }
+    let authority = settings.server.to_string();
+    grpc::request(grpc::CONNECT, &authority, fields).ok_or(ConnectError::Field("the server's name"))
+}
+
+/// The server's name and how many there are.
+fn said(status: http::StatusCode, fields: &HeaderMap) -> Result<(String, usize), ConnectError> {
+    let answer = |text: String| ConnectError::Answer(text);
+    let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok());
+    if status != http::StatusCode::OK {
+        return Err(answer(format!("status {}", status.as_u16())));
+    }
+    if let Some(code) = text("grpc-status").filter(|code| *code != "0") {
+        let message = text("grpc-message").unwrap_or_default();
+        return Err(answer(format!("gRPC status {code}: {message:.200}")));
+    }
+    let only = |name: &str| {
+        let mut all = fields.get_all(name).iter();
+        match (all.next(), all.next()) {
+            (Some(value), None) => value.to_str().ok().map(str::to_owned),
+            _ => None,
+        }
+    };
+    let id = only("serverid").ok_or_else(|| answer("expected exactly one serverID".to_owned()))?;
+    let count = only("servercount").and_then(|count| count.parse().ok());
+    let count = count.ok_or_else(|| answer("expected a number as serverCount".to_owned()))?;
+    Ok((id, count))
+}
+
+impl Session {
+    /// Serves the stream until it ends. Dropped, it is closed, and its connections with it.
+    pub(super) async fn run(self, agent: &Arc<Agent>) {
+        let Self { server, flow, mut connection, mut out, incoming } = self;
+        let carrier = Carrier::new(Side::Agent, flow);
+        let _present = Present { agent, server: &server, carrier: &carrier };
+        let pings = connection.ping_pong();
+        let mut packets = PacketReader::new(incoming);
+        let mut draining = agent.draining.subscribe();
+        let drain = say_when_draining(&mut draining, &carrier);
+        let stats = &agent.stats;
+        let ended: Result<(), CarrierError> = tokio::select! {
+            ended = receive(agent, &carrier, &mut packets) => ended,
+            error = carrier.run_sender(&mut out, |packet| stats.to_server.count(packet)) => {
+                Err(error.into())
+            }
+            ended = connection => ended.map_err(|e| grpc::StreamError::Http2(e).into()),
+            () = http2::watch(pings, agent.settings.keepalive) => Err(grpc::StreamError::Ended.into()),
+            () = drain => Ok(()),
+        };
+        match ended {
+            Ok(()) => tracing::info!(server, "a server has ended its stream"),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(server, error, "a stream to a server has ended");
+            }
+        }
+    }
+}
+
+/// Never ready.
+async fn say_when_draining(draining: &mut watch::Receiver<bool>, carrier: &Carrier) {
+    if draining.wait_for(|draining| *draining).await.is_ok() {
+        // A stream with too many packets ends by itself.
+        let _ = carrier.send(Packet::Drain);
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Takes the server away when the stream is over, however that came.
+struct Present<'a> {
+    agent: &'a Agent,
+    server: &'a str,
+    carrier: &'a Carrier,
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.agent.leave(self.server);
+        self.carrier.end("the server has gone");
+    }
+}
+
+async fn receive(
+    agent: &Arc<Agent>,
+    carrier: &Arc<Carrier>,
+    packets: &mut PacketReader,
+) -> Result<(), CarrierError> {
+    // 0 is no connection's number.
+    let mut last = 0;
+    while let Some(packet) = carrier.next(packets).await? {
+        agent.stats.from_server.count(&packet);
+        match packet {
+            Packet::DialRequest { protocol, address, dial } => {
+                if carrier.connections() >= CONNECTIONS_MAX {
+                    let error = "too many open connections".to_owned();
+                    carrier.send(Packet::DialResponse { error, connection: 0, dial })?;
+                    continue;
+                }
+                last += 1;
+                let tunnelled = carrier.open(last)?;
+                let asked = dial::Asked { protocol, address, dial };
+                let connection = dial::serve(agent.clone(), carrier.clone(), tunnelled, asked);
+                drop(net::task::spawn_local("tunnel target", connection));
+            }
+            Packet::DialResponse { .. } | Packet::CloseDial { .. } | Packet::Drain => {}
+            other => carrier.receive(other)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+
+    #[test]
+    fn a_server_says_its_name_and_their_number_once() {
+        let fields = |pairs: &[(&'static str, &'static str)]| {
+            let mut fields = HeaderMap::new();
+            for (name, value) in pairs {
+                fields.append(*name, HeaderValue::from_static(value));
+            }
+            fields
+        };
+        let good = fields(&[("serverid", "s"), ("servercount", "3")]);
+        assert_eq!(said(StatusCode::OK, &good).unwrap(), ("s".to_owned(), 3));
+        assert!(said(StatusCode::BAD_GATEWAY, &good).is_err());
+        for (pairs, expected) in [
+            (&[("servercount", "3")][..], "serverID"),
+            (&[("serverid", "s")], "serverCount"),
+            (&[("serverid", "s"), ("servercount", "many")], "serverCount"),
+            (&[("serverid", "s"), ("serverid", "t"), ("servercount", "3")], "serverID"),
+            (&[("grpc-status", "2"), ("grpc-message", "no%20way")], "no%20way"),
+        ] {
+            let error = said(StatusCode::OK, &fields(pairs)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

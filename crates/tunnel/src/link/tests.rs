@@ -1,0 +1,218 @@
+//! What each packet does to a connection, case by case.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::*;
+
+/// Counts what it is told.
+#[derive(Debug, Default, Clone)]
+struct Told {
+    readable: Rc<Cell<usize>>,
+    writable: Rc<Cell<usize>>,
+}
+
+impl Ends for Told {
+    fn readable(&mut self) {
+        self.readable.set(self.readable.get() + 1);
+    }
+    fn writable(&mut self) {
+        self.writable.set(self.writable.get() + 1);
+    }
+}
+
+fn link(side: Side, flow: Flow) -> (Link<Told>, Told, Instant) {
+    let mut link = Link::new(side, flow);
+    let told = Told::default();
+    link.open(1, told.clone()).unwrap();
+    (link, told, Instant::now())
+}
+
+fn data(connection: i64, bytes: usize) -> Packet {
+    Packet::Data { connection, bytes: Bytes::from(vec![b'x'; bytes]) }
+}
+
+fn sent(link: &mut Link<Told>) -> Vec<Packet> {
+    std::iter::from_fn(|| link.next(64 * 1024)).collect()
+}
+
+#[test]
+fn a_close_of_the_server_goes_after_its_payload_and_lasts_until_it_is_answered() {
+    let (mut link, told, now) = link(Side::Server, Flow::Buffered);
+    link.push(1, Bytes::from_static(b"last words")).unwrap();
+    link.close(1, String::new());
+    assert_eq!(link.push(1, Bytes::from_static(b"more")), Err(Closed));
+    // What still comes is dropped without a word.
+    link.receive(data(1, 100), now).unwrap();
+    let expected = [
+        Packet::Data { connection: 1, bytes: Bytes::from_static(b"last words") },
+        Packet::CloseRequest { connection: 1 },
+    ];
+    assert_eq!(sent(&mut link), expected);
+    assert_eq!((link.len(), link.buffered_bytes(), told.readable.get()), (1, 0, 0));
+    link.receive(Packet::CloseResponse { error: String::new(), connection: 1 }, now).unwrap();
+    assert!(link.is_empty());
+}
+
+#[test]
+fn a_close_of_the_agent_is_read_after_the_payload() {
+    let (mut link, told, now) = link(Side::Server, Flow::Buffered);
+    link.receive(data(1, 10), now).unwrap();
+    link.receive(Packet::CloseResponse { error: "why".to_owned(), connection: 1 }, now).unwrap();
+    assert_eq!(link.room(1), Err(Closed));
+    assert!(matches!(link.read(1, 100, now), Read::Bytes(bytes) if bytes.len() == 10));
+    assert_eq!(link.read(1, 100, now), Read::Closed("why".to_owned()));
+    link.close(1, String::new());
+    assert!(link.is_empty() && sent(&mut link).is_empty() && told.writable.get() > 0);
+}
+
+#[test]
+fn the_agent_writes_what_came_before_a_close_and_answers_it() {
+    let (mut link, _, now) = link(Side::Agent, Flow::Buffered);
+    link.receive(data(1, 10), now).unwrap();
+    link.receive(Packet::CloseRequest { connection: 1 }, now).unwrap();
+    assert!(matches!(link.read(1, 100, now), Read::Bytes(_)));
+    assert_eq!(link.read(1, 100, now), Read::Closed(String::new()));
+    link.close(1, String::new());
+    let answer = Packet::CloseResponse { error: String::new(), connection: 1 };
+    assert_eq!(sent(&mut link), [answer]);
+    assert!(link.is_empty());
+}
+
+#[test]
+fn who_is_not_known_is_told_so() {
+    for (side, packet, expected) in [
+        (Side::Server, data(9, 1), vec![Packet::CloseRequest { connection: 9 }]),
+        (
+            Side::Agent,
+            data(9, 1),
+            vec![Packet::CloseResponse { error: "unrecognized connectID".into(), connection: 9 }],
+        ),
+        (
+            Side::Agent,
+            Packet::CloseRequest { connection: 9 },
+            vec![Packet::CloseResponse { error: "Unknown connectID".into(), connection: 9 }],
+        ),
+        (Side::Server, Packet::CloseResponse { error: String::new(), connection: 9 }, vec![]),
+        (Side::Agent, Packet::Credit { connection: 9, bytes: 1 }, vec![]),
+        (Side::Agent, Packet::Finish { connection: 9 }, vec![]),
+    ] {
+        let (mut link, _, now) = link(side, Flow::Buffered);
+        link.receive(packet, now).unwrap();
+        assert_eq!(sent(&mut link), expected);
+    }
+}
+
+#[test]
+fn each_direction_ends_by_itself_between_ends_of_ours() {
+    let (mut link, _, now) = link(Side::Server, Flow::Credit);
+    link.finish(1);
+    assert_eq!(sent(&mut link), [Packet::Finish { connection: 1 }]);
+    link.receive(data(1, 5), now).unwrap();
+    link.receive(Packet::Finish { connection: 1 }, now).unwrap();
+    assert!(matches!(link.read(1, 100, now), Read::Bytes(_)));
+    assert_eq!(link.read(1, 100, now), Read::Finished);
+    link.close(1, String::new());
+    assert!(link.is_empty() && sent(&mut link).is_empty());
+}
+
+#[test]
+fn nothing_is_sent_without_credit_and_others_go_on() {
+    let (mut link, told, now) = link(Side::Server, Flow::Credit);
+    link.open(2, Told::default()).unwrap();
+    link.push(1, vec![0; CREDIT_BYTES + 10].into()).unwrap();
+    assert_eq!(link.room(1), Ok(0));
+    let first: usize = sent(&mut link).iter().map(payload).sum();
+    assert_eq!((first, link.room(1)), (CREDIT_BYTES, Ok(OUTBOUND_BYTES_MAX - 10)));
+    assert!(told.writable.get() > 0);
+    link.push(2, Bytes::from_static(b"y")).unwrap();
+    assert_eq!(sent(&mut link).iter().map(payload).sum::<usize>(), 1);
+    link.receive(Packet::Credit { connection: 1, bytes: 7 }, now).unwrap();
+    assert_eq!(sent(&mut link).iter().map(payload).sum::<usize>(), 7);
+}
+
+fn payload(packet: &Packet) -> usize {
+    match packet {
+        Packet::Data { bytes, .. } => bytes.len(),
+        _ => 0,
+    }
+}
+
+#[test]
+fn credit_is_given_back_and_grows_with_a_fast_reader_only() {
+    let (mut link, _, now) = link(Side::Server, Flow::Credit);
+    link.receive(data(1, CREDIT_BYTES), now).unwrap();
+    assert_eq!(link.receive(data(1, 1), now), Err(LinkError::BeyondCredit(1)));
+    // Half of it is taken while the rest waits: no growth.
+    assert!(matches!(link.read(1, CREDIT_BYTES / 2, now), Read::Bytes(_)));
+    let half = (CREDIT_BYTES / 2) as u64;
+    assert_eq!(sent(&mut link), [Packet::Credit { connection: 1, bytes: half }]);
+    // Nothing is left: twice the window.
+    assert!(matches!(link.read(1, CREDIT_BYTES, now), Read::Bytes(_)));
+    let grown = half + CREDIT_BYTES as u64;
+    assert_eq!(sent(&mut link), [Packet::Credit { connection: 1, bytes: grown }]);
+}
+
+#[test]
+fn an_original_is_held_up_only_as_long_as_the_connection_gets_on() {
+    let (mut link, told, start) = link(Side::Server, Flow::Buffered);
+    let later = |seconds| start + Duration::from_secs(seconds);
+    link.receive(data(1, BUFFERED_BYTES_MAX), start).unwrap();
+    assert!(!link.is_held_up());
+    link.receive(data(1, 1), start).unwrap();
+    assert!(link.is_held_up());
+    // It takes a little in time.
+    assert!(matches!(link.read(1, 1, later(1)), Read::Bytes(_)));
+    assert_eq!(link.close_stalled(later(1)), 0);
+    assert_eq!(link.close_stalled(later(2)), 1);
+    assert!(!link.is_held_up() && link.buffered_bytes() == 0);
+    assert!(matches!(link.read(1, 1, later(2)), Read::Closed(reason) if !reason.is_empty()));
+    assert_eq!(sent(&mut link), [Packet::CloseRequest { connection: 1 }]);
+    assert!(told.readable.get() > 2);
+}
+
+#[test]
+fn a_reader_that_catches_up_lets_the_stream_go_on() {
+    let (mut link, _, now) = link(Side::Agent, Flow::Buffered);
+    link.receive(data(1, BUFFERED_BYTES_MAX + 1), now).unwrap();
+    assert!(link.is_held_up());
+    assert!(matches!(link.read(1, BUFFERED_BYTES_MAX / 2 + 1, now), Read::Bytes(_)));
+    assert!(!link.is_held_up());
+}
+
+#[test]
+fn the_end_of_the_stream_ends_every_connection_after_what_has_arrived() {
+    let (mut link, told, now) = link(Side::Server, Flow::Credit);
+    link.receive(data(1, 3), now).unwrap();
+    link.push(1, Bytes::from_static(b"lost")).unwrap();
+    link.end("gone");
+    assert!(matches!(link.read(1, 9, now), Read::Bytes(_)));
+    assert_eq!(link.read(1, 9, now), Read::Closed("gone".to_owned()));
+    assert!(!link.has_next() || sent(&mut link).is_empty());
+    assert_eq!(link.room(1), Err(Closed));
+    assert!(told.writable.get() > 0);
+    link.close(1, String::new());
+    assert!(link.is_empty());
+}
+
+#[test]
+fn answers_that_nobody_reads_are_bounded() {
+    let (mut link, _, now) = link(Side::Agent, Flow::Buffered);
+    let mut answered = 0;
+    while link.receive(data(9, 1), now).is_ok() {
+        answered += 1;
+        assert!(answered <= CONTROL_PACKETS_MAX);
+    }
+    assert_eq!(answered, CONTROL_PACKETS_MAX);
+}
+
+#[test]
+fn small_pieces_are_sent_together_and_large_ones_as_they_are() {
+    let (mut link, _, _) = link(Side::Agent, Flow::Buffered);
+    for _ in 0..10 {
+        link.push(1, Bytes::from_static(b"0123456789")).unwrap();
+    }
+    link.push(1, vec![1; 100_000].into()).unwrap();
+    let sizes: Vec<usize> = sent(&mut link).iter().map(payload).collect();
+    assert_eq!(sizes, [16_384, 65_536, 100_100 - 16_384 - 65_536]);
+}

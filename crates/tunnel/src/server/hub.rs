@@ -1,0 +1,291 @@
+//! Where the clients of a server meet its agents: dials go out here, and what became of them comes back.
+//!
+//! Must not know how clients speak. Start at [`Hub::dial`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use balance::Rng;
+use rustc_hash::FxHashMap;
+use tokio::sync::oneshot;
+
+use super::registry::{Registry, Strategy};
+use super::{Settings, Stats};
+use crate::carrier::{Carrier, Tunnelled};
+use crate::identifiers::Identifiers;
+use crate::link::LinkError;
+use crate::packet::Packet;
+
+/// The longest address that is dialled: a host name has at most 253 bytes.
+const ADDRESS_BYTES_MAX: usize = 512;
+
+/// Why a client got no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DialError {
+    /// There is no agent for it. The text is the original's.
+    #[error("No agent available")]
+    NoAgent,
+    /// The agent could not connect; its own words.
+    #[error("{0}")]
+    Refused(String),
+    /// The agent has gone before it answered.
+    #[error("the agent disconnected before it answered")]
+    AgentGone,
+    /// The agent does not answer.
+    #[error("timeout: the agent has not answered within {} s", .0.as_secs_f64())]
+    Timeout(Duration),
+    /// The address is none.
+    #[error("the address has {0} bytes, more than {ADDRESS_BYTES_MAX}")]
+    Address(usize),
+}
+
+type Answer = Result<Tunnelled, DialError>;
+
+/// An agent's stream, and the dials that wait for it.
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) carrier: Arc<Carrier>,
+    dials: Mutex<Dials>,
+    pub(super) since: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Dials {
+    waiting: FxHashMap<i64, oneshot::Sender<Answer>>,
+    last: i64,
+    closed: bool,
+}
+
+impl Backend {
+    pub(super) fn new(carrier: Arc<Carrier>) -> Arc<Self> {
+        Arc::new(Self { carrier, dials: Mutex::default(), since: Instant::now() })
+    }
+
+    fn dials(&self) -> MutexGuard<'_, Dials> {
+        self.dials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many dials wait.
+    pub(super) fn pending(&self) -> usize {
+        self.dials().waiting.len()
+    }
+
+    /// Asks the agent to connect.
+    fn dial(self: &Arc<Self>, protocol: String, address: String) -> Result<Pending, DialError> {
+        let (answer, answered) = oneshot::channel();
+        let dial = {
+            let mut dials = self.dials();
+            if dials.closed {
+                return Err(DialError::AgentGone);
+            }
+            // Our own number: clients choose theirs without knowing of each other.
+            dials.last += 1;
+            let dial = dials.last;
+            dials.waiting.insert(dial, answer);
+            dial
+        };
+        let pending = Pending { backend: self.clone(), dial, answered };
+        let request = Packet::DialRequest { protocol, address, dial };
+        self.carrier.send(request).map_err(|_| DialError::AgentGone)?;
+        Ok(pending)
+    }
+
+    /// What the agent says of a dial; whether anybody had asked.
+    pub(super) fn answer(
+        &self,
+        dial: i64,
+        connection: i64,
+        error: String,
+    ) -> Result<bool, LinkError> {
+        let waiting = self.dials().waiting.remove(&dial);
+        if !error.is_empty() {
+            let Some(waiting) = waiting else { return Ok(false) };
+            let _ = waiting.send(Err(DialError::Refused(error)));
+            return Ok(true);
+        }
+        if connection <= 0 {
+            let Some(waiting) = waiting else { return Ok(false) };
+            let _ = waiting.send(Err(DialError::Refused("the agent gave no connection".into())));
+            return Ok(true);
+        }
+        // Before anything else is read: its payload may follow at once. Dropped, it is closed.
+        let tunnelled = self.carrier.open(connection)?;
+        Ok(waiting.is_some_and(|waiting| waiting.send(Ok(tunnelled)).is_ok()))
+    }
+
+    /// The agent ends a dial itself.
+    pub(super) fn give_up(&self, dial: i64) {
+        if let Some(waiting) = self.dials().waiting.remove(&dial) {
+            let _ = waiting.send(Err(DialError::Refused("the agent closed the dial".to_owned())));
+        }
+    }
+
+    /// The stream is over: nobody waits for it any more.
+    pub(super) fn end(&self, reason: &str) {
+        let waiting = {
+            let mut dials = self.dials();
+            dials.closed = true;
+            std::mem::take(&mut dials.waiting)
+        };
+        // Who waits sees that nobody will answer.
+        drop(waiting);
+        self.carrier.end(reason);
+    }
+}
+
+/// A dial under way. Dropped, it is not waited for any more: should there be a connection, it is closed.
+#[derive(Debug)]
+pub(super) struct Pending {
+    backend: Arc<Backend>,
+    dial: i64,
+    answered: oneshot::Receiver<Answer>,
+}
+
+impl Future for Pending {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let answer = ready!(Pin::new(&mut self.answered).poll(cx));
+        Poll::Ready(answer.unwrap_or(Err(DialError::AgentGone)))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.backend.dials().waiting.remove(&self.dial);
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Hub {
+    pub(super) settings: Settings,
+    registry: Mutex<Registry<Arc<Backend>>>,
+    rng: Mutex<Rng>,
+    /// What is counted.
+    pub stats: Stats,
+}
+
+impl Hub {
+    /// Without any agent yet. `seed` decides what chance decides.
+    #[must_use]
+    pub fn new(settings: Settings, seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            registry: Mutex::default(),
+            rng: Mutex::new(Rng::new(seed)),
+            stats: Stats::default(),
+        })
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry<Arc<Backend>>> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many streams of agents each of the strategies can choose from.
+    #[must_use]
+    pub fn ready(&self) -> Vec<(Strategy, usize)> {
+        let registry = self.registry();
+        self.settings
+            .strategies
+            .iter()
+            .map(|strategy| (*strategy, registry.count(*strategy)))
+            .collect()
+    }
+
+    /// Whether there is an agent for the first strategy.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready().first().is_some_and(|(_, count)| *count > 0)
+    }
+
+    /// The agents as they are now.
+    #[must_use]
+    pub fn agents(&self) -> Vec<Agent> {
+        let registry = self.registry();
+        let agent =
+            |(id, identifiers, draining, backend): (&str, &Identifiers, bool, &Arc<Backend>)| {
+                Agent {
+                    id: id.to_owned(),
+                    identifiers: identifiers.to_string(),
+                    draining,
+                    connected: backend.since.elapsed(),
+                    connections: backend.carrier.connections(),
+                    pending_dials: backend.pending(),
+                }
+            };
+        registry.all().map(agent).collect()
+    }
+
+    pub(super) fn add(
+        &self,
+        agent: String,
+        identifiers: Identifiers,
+        backend: Arc<Backend>,
+    ) -> u64 {
+        self.registry().add(agent, identifiers, backend)
+    }
+
+    pub(super) fn remove(&self, number: u64) {
+        self.registry().remove(number);
+    }
+
+    pub(super) fn drain(&self, number: u64) {
+        self.registry().drain(number);
+    }
+
+    /// Has an agent connect to an address. Dropped while waiting, the connection is closed should there be one.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub(super) async fn dial(&self, protocol: String, address: String) -> Answer {
+        let start = Instant::now();
+        let answer = self.dial_uncounted(protocol, address).await;
+        self.stats.dial_duration.observe(start.elapsed());
+        if let Err(error) = &answer {
+            self.stats.dial_failed(error);
+        }
+        answer
+    }
+
+    async fn dial_uncounted(&self, protocol: String, address: String) -> Answer {
+        if address.len() > ADDRESS_BYTES_MAX {
+            return Err(DialError::Address(address.len()));
+        }
+        let backend = {
+            let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+            let registry = self.registry();
+            registry.pick(&self.settings.strategies, &address, &mut rng).cloned()
+        };
+        let backend = backend.ok_or(DialError::NoAgent)?;
+        let pending = backend.dial(protocol, address)?;
+        let _waiting = self.stats.pending_dials.count();
+        match self.settings.backend_dial_timeout {
+            None => pending.await,
+            Some(most) => {
+                let answer = tokio::time::timeout(most, pending).await;
+                answer.unwrap_or(Err(DialError::Timeout(most)))
+            }
+        }
+    }
+}
+
+/// An agent's stream, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// What it calls itself.
+    pub id: String,
+    /// What it says it is for.
+    pub identifiers: String,
+    /// It is about to go.
+    pub draining: bool,
+    /// For how long it is there.
+    pub connected: Duration,
+    /// Connections through it.
+    pub connections: usize,
+    /// Dials that it has not answered.
+    pub pending_dials: usize,
+}

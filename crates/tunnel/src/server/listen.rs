@@ -1,0 +1,211 @@
+//! The sockets of a server on one worker thread: accepting, TLS, HTTP/2.
+//!
+//! Must not know what the calls say.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::Request;
+use tls::Termination;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::{Hub, Mode, agents, connect, proxy};
+use crate::buffered::Buffered;
+use crate::grpc;
+use crate::http2;
+use crate::packet::Message;
+
+/// Pause after a failed accept, as when file descriptors are short.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Certificates, changed while connections go on.
+pub type Certificates = Arc<ArcSwap<Termination>>;
+
+/// Where clients come in.
+#[derive(Debug)]
+pub enum Clients {
+    /// Over TLS.
+    Tcp(std::net::TcpListener, Certificates),
+    /// Without TLS: the file's rights say who may.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// What accepts; dropped, it accepts no more. Connections go on.
+#[derive(Debug)]
+pub struct Accepting(Vec<tokio::task::JoinHandle<()>>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// Serves clients and agents on this worker thread until what it returns is dropped.
+///
+/// # Errors
+/// Where the runtime does not take a socket.
+pub fn serve(
+    hub: &Arc<Hub>,
+    clients: Option<Clients>,
+    agents: (std::net::TcpListener, Certificates),
+) -> io::Result<Accepting> {
+    let mut tasks = Vec::new();
+    match clients {
+        None => {}
+        Some(Clients::Tcp(listener, certificates)) => {
+            let listener = TcpListener::from_std(listener)?;
+            let hub = hub.clone();
+            tasks.push(net::task::spawn_local("clients", async move {
+                accept_tcp(listener, certificates, hub, Port::Clients).await;
+            }));
+        }
+        Some(Clients::Unix(listener)) => {
+            let listener = UnixListener::from_std(listener)?;
+            let hub = hub.clone();
+            tasks.push(net::task::spawn_local("clients", accept_unix(listener, hub)));
+        }
+    }
+    let (listener, certificates) = agents;
+    let listener = TcpListener::from_std(listener)?;
+    let hub = hub.clone();
+    tasks.push(net::task::spawn_local("agents", async move {
+        accept_tcp(listener, certificates, hub, Port::Agents).await;
+    }));
+    Ok(Accepting(tasks))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Clients,
+    Agents,
+}
+
+async fn accept_tcp(listener: TcpListener, certificates: Certificates, hub: Arc<Hub>, port: Port) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let (hub, certificates) = (hub.clone(), certificates.load_full());
+                let connection = async move {
+                    let handshake = certificates.accept(Buffered::new(stream));
+                    match tokio::time::timeout(http2::HANDSHAKE_TIMEOUT, handshake).await {
+                        Ok(Ok(stream)) => connection(stream, hub, port).await,
+                        Ok(Err(refused)) => {
+                            hub.stats.failed_handshakes.add(1);
+                            let reason = refused.error.as_str();
+                            tracing::warn!(%peer, ?port, reason, "a TLS handshake failed");
+                        }
+                        Err(_) => {
+                            hub.stats.failed_handshakes.add(1);
+                            tracing::debug!(%peer, ?port, "a TLS handshake took too long");
+                        }
+                    }
+                };
+                drop(net::task::spawn_local("tunnel connection", connection));
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+async fn accept_unix(listener: UnixListener, hub: Arc<Hub>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let connection = connection(stream, hub.clone(), Port::Clients);
+                drop(net::task::spawn_local("tunnel connection", connection));
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "a connection cannot be accepted");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+async fn connection<S>(io: S, hub: Arc<Hub>, port: Port)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    if port == Port::Clients && hub.settings.mode == Mode::HttpConnect {
+        return connect::serve(&hub, io).await;
+    }
+    let (stream_window, connection_window, keepalive) = match port {
+        Port::Clients => (
+            http2::CLIENT_WINDOW_BYTES,
+            http2::CLIENT_CONNECTION_WINDOW_BYTES,
+            hub.settings.frontend_keepalive,
+        ),
+        Port::Agents => {
+            (http2::CARRIER_WINDOW_BYTES, http2::CARRIER_WINDOW_BYTES, hub.settings.keepalive)
+        }
+    };
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(stream_window)
+        .initial_connection_window_size(connection_window)
+        .max_frame_size(http2::FRAME_BYTES_MAX)
+        .max_send_buffer_size(http2::SEND_BUFFER_BYTES)
+        .max_concurrent_streams(http2::STREAMS_MAX)
+        .max_header_list_size(grpc::HEADER_BYTES_MAX)
+        .max_concurrent_reset_streams(http2::RESET_STREAMS_MAX)
+        .max_pending_accept_reset_streams(http2::RESET_STREAMS_MAX);
+    let handshake = tokio::time::timeout(http2::HANDSHAKE_TIMEOUT, builder.handshake(io));
+    let Ok(Ok(mut connection)) = handshake.await else {
+        tracing::debug!(?port, "no HTTP/2 was spoken");
+        return;
+    };
+    let pings = connection.ping_pong();
+    let serve = async {
+        while let Some(call) = connection.accept().await {
+            match call {
+                Ok((request, respond)) => start(&hub, port, request, respond),
+                Err(error) => {
+                    tracing::debug!(?port, %error, "an HTTP/2 connection has failed");
+                    return;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = serve => {}
+        () = http2::watch(pings, keepalive) => {
+            tracing::warn!(?port, "closed: the other side does not answer any more");
+        }
+    }
+}
+
+/// Serves one call in a task of its own.
+fn start(
+    hub: &Arc<Hub>,
+    port: Port,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Message>,
+) {
+    let hub = hub.clone();
+    match (port, request.uri().path()) {
+        (Port::Clients, grpc::PROXY) => spawn("client", async move {
+            let _open = hub.stats.proxy_streams.count();
+            proxy::serve(hub.clone(), request, respond).await;
+        }),
+        (Port::Agents, grpc::CONNECT) => spawn("agent", async move {
+            let _open = hub.stats.connect_streams.count();
+            agents::serve(hub.clone(), request, respond).await;
+        }),
+        (_, path) => {
+            let message = format!("unknown method {path}");
+            grpc::refuse(&mut respond, grpc::UNIMPLEMENTED, &message);
+        }
+    }
+}
+
+fn spawn(name: &'static str, future: impl Future<Output = ()> + 'static) {
+    drop(net::task::spawn_local(name, future));
+}
