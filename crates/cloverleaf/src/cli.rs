@@ -2,11 +2,16 @@
 //!
 //! Must not read the environment; that is [`crate::env`]'s.
 
+mod duration;
+mod tunnel;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use tunnel::{Address, AgentArgs, ServerArgs, TunnelCommand};
 
 /// One cluster proxy, from L3 to L7.
 #[derive(Debug, Parser)]
@@ -24,6 +29,9 @@ pub(crate) enum Command {
     Controller(ControllerArgs),
     /// Serve cluster ports: a port number for a service, on every host of a cluster
     Mesh(MeshArgs),
+    /// Reach into networks that let nobody in: Konnectivity's server and agent
+    #[command(subcommand)]
+    Tunnel(TunnelCommand),
     /// Serve a test upstream that answers with what it received
     Echo(EchoArgs),
     /// Print everything that is wrong with a file, or what it would serve

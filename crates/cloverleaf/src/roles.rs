@@ -6,6 +6,7 @@ pub(crate) mod gateway;
 mod lifecycle;
 pub(crate) mod mesh;
 mod signals;
+pub(crate) mod tunnel;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

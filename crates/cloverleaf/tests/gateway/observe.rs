@@ -146,8 +146,10 @@ fn metrics_are_those_that_are_documented() {
     let documented = documented();
     assert!(documented.len() > 20, "the tables of docs/metrics.md are not understood");
     for (name, (kind, labels)) in &documented {
-        // Those of clusters and of the mesh are compared where there is one: tests/kubernetes, tests/mesh.
-        let elsewhere = ["cloverleaf_kubernetes_", "cloverleaf_mesh_"];
+        // Those of clusters, of the mesh and of tunnels are compared where there is one: tests/kubernetes, tests/mesh,
+        // tests/tunnel.
+        let elsewhere =
+            ["cloverleaf_kubernetes_", "cloverleaf_mesh_", "cloverleaf_tunnel_", "konnectivity_"];
         if name == "process_max_fds" || elsewhere.iter().any(|p| name.starts_with(p)) {
             continue;
         }

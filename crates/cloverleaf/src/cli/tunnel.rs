@@ -1,0 +1,261 @@
+//! The command line of tunnels: the flags of Konnectivity's proxy-server and proxy-agent under their names.
+//!
+//! Parsed, nothing resolved. Flags of what is not there are known by name, and only what leaves them off is accepted.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TunnelCommand {
+    /// Serve clients on one port and agents on another (in place of Konnectivity's proxy-server)
+    Server(Box<ServerArgs>),
+    /// Connect to servers, and from here to what their clients want (in place of Konnectivity's proxy-agent)
+    Agent(Box<AgentArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// The certificate shown to clients
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) server_cert: String,
+    /// Its private key
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) server_key: String,
+    /// The authorities of clients' certificates
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) server_ca_cert: String,
+    /// The certificate shown to agents
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) cluster_cert: String,
+    /// Its private key
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) cluster_key: String,
+    /// The authorities of agents' certificates; without them agents show none
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) cluster_ca_cert: String,
+    /// How clients speak: grpc or http-connect
+    #[arg(long, value_name = "MODE", default_value = "grpc")]
+    pub(crate) mode: String,
+    /// Listen for clients on this Unix socket, without TLS; --server-port must be 0
+    #[arg(long, value_name = "PATH", default_value = "")]
+    pub(crate) uds_name: String,
+    /// Remove a file of that name first
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) delete_existing_uds_file: bool,
+    /// Where clients connect; 0 for a Unix socket
+    #[arg(long, value_name = "PORT", default_value_t = 8090)]
+    pub(crate) server_port: u16,
+    /// On which address [default: all]
+    #[arg(long, value_name = "IP", value_parser = address, default_value = "")]
+    pub(crate) server_bind_address: Address,
+    /// Where agents connect
+    #[arg(long, value_name = "PORT", default_value_t = 8091)]
+    pub(crate) agent_port: u16,
+    /// On which address [default: all]
+    #[arg(long, value_name = "IP", value_parser = address, default_value = "")]
+    pub(crate) agent_bind_address: Address,
+    /// Where metrics are shown
+    #[arg(long, value_name = "PORT", default_value_t = 8095)]
+    pub(crate) admin_port: u16,
+    /// On which address
+    #[arg(long, value_name = "IP", value_parser = address, default_value = "127.0.0.1")]
+    pub(crate) admin_bind_address: Address,
+    /// Where health, readiness and metrics are shown
+    #[arg(long, value_name = "PORT", default_value_t = 8092)]
+    pub(crate) health_port: u16,
+    /// On which address [default: all]
+    #[arg(long, value_name = "IP", value_parser = address, default_value = "")]
+    pub(crate) health_bind_address: Address,
+    /// After which silence an agent is asked whether it lives
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1h")]
+    pub(crate) keepalive_time: Duration,
+    /// The same for clients
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1h")]
+    pub(crate) frontend_keepalive_time: Duration,
+    /// What this server is called among several [environment: PROXY_SERVER_ID] [default: a random one]
+    #[arg(long, value_name = "ID")]
+    pub(crate) server_id: Option<String>,
+    /// How many servers there are
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(crate) server_count: u32,
+    /// How an agent is chosen: default, destHost, defaultRoute, several between commas
+    #[arg(long, value_name = "STRATEGIES", default_value = "default")]
+    pub(crate) proxy_strategies: String,
+    /// How long an agent may take to answer; 0: as long as the client waits
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "0s")]
+    pub(crate) backend_dial_timeout: Duration,
+    /// How long connections may go on after SIGTERM
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "0s")]
+    pub(crate) graceful_shutdown_timeout: Duration,
+    /// The lowest version of TLS: VersionTLS12 or VersionTLS13
+    #[arg(long, value_name = "VERSION", default_value = "")]
+    pub(crate) tls_min_version: String,
+    /// Worker threads [default: one for each core]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
+    #[command(flatten)]
+    pub(crate) absent: ServerAbsent,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+/// Flags of the original's server for what is not there.
+#[derive(Debug, Args)]
+pub(crate) struct ServerAbsent {
+    #[arg(long, hide = true, default_value = "")]
+    pub(crate) agent_namespace: String,
+    #[arg(long, hide = true, default_value = "")]
+    pub(crate) agent_service_account: String,
+    #[arg(long, hide = true, default_value = "")]
+    pub(crate) authentication_audience: String,
+    #[arg(long, hide = true, default_value = "")]
+    pub(crate) cipher_suites: String,
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) enable_lease_controller: bool,
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) enable_profiling: bool,
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) enable_contention_profiling: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    /// The certificate shown to servers
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) agent_cert: String,
+    /// Its private key
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) agent_key: String,
+    /// The authorities of the servers' certificates [default: the machine's]
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) ca_cert: String,
+    /// Where the servers are
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    pub(crate) proxy_server_host: String,
+    /// Their port for agents
+    #[arg(long, value_name = "PORT", default_value_t = 8091)]
+    pub(crate) proxy_server_port: u16,
+    /// Protocols offered by ALPN ahead of h2, between commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) alpn_proto: Vec<String>,
+    /// What this agent is called [environment: PROXY_AGENT_ID] [default: a random one]
+    #[arg(long, value_name = "ID")]
+    pub(crate) agent_id: Option<String>,
+    /// What it is for: ipv4, ipv6, host, cidr, default-route, as host=a&host=b
+    #[arg(long, value_name = "QUERY", default_value = "")]
+    pub(crate) agent_identifiers: String,
+    /// A file with a token that is sent to the servers
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) service_account_token_path: String,
+    /// Between two attempts to reach another server
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1s")]
+    pub(crate) sync_interval: Duration,
+    /// What that grows to
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "10s")]
+    pub(crate) sync_interval_cap: Duration,
+    /// Look for further servers also when there is a stream to as many as there are
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) sync_forever: bool,
+    /// How often streams are looked after; here they tell themselves when they end
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1s")]
+    pub(crate) probe_interval: Duration,
+    /// After which silence a server is asked whether it lives
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1h")]
+    pub(crate) keepalive_time: Duration,
+    /// Where health, readiness and metrics are shown: on which address [default: all]
+    #[arg(long, value_name = "IP", value_parser = address, default_value = "")]
+    pub(crate) health_server_host: Address,
+    /// On which port
+    #[arg(long, value_name = "PORT", default_value_t = 8093)]
+    pub(crate) health_server_port: u16,
+    /// Where the way to the metrics is shown: on which address
+    #[arg(long, value_name = "IP", value_parser = address, default_value = "127.0.0.1")]
+    pub(crate) admin_bind_address: Address,
+    /// On which port
+    #[arg(long, value_name = "PORT", default_value_t = 8094)]
+    pub(crate) admin_server_port: u16,
+    /// Speak the original's wire alone, also with a server of ours
+    #[arg(long)]
+    pub(crate) no_extensions: bool,
+    #[command(flatten)]
+    pub(crate) absent: AgentAbsent,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+/// Flags of the original's agent for what is not there.
+#[derive(Debug, Args)]
+pub(crate) struct AgentAbsent {
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) count_server_leases: bool,
+    #[arg(long, hide = true, default_value = "default")]
+    pub(crate) server_count_source: String,
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) enable_profiling: bool,
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) enable_contention_profiling: bool,
+    /// Nothing here has the channel that it warns of.
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) warn_on_channel_limit: bool,
+    #[arg(long, hide = true, default_value = "")]
+    pub(crate) lease_label_selector: String,
+}
+
+/// Flags that change nothing here, but stand in many manifests.
+#[derive(Debug, Args)]
+pub(crate) struct CommonArgs {
+    /// How much is logged: from 4 on, more
+    #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0)]
+    pub(crate) verbosity: i32,
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) logtostderr: bool,
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) alsologtostderr: bool,
+    #[arg(long, hide = true, default_value = "")]
+    pub(crate) kubeconfig: String,
+    #[arg(long, hide = true, default_value_t = 0.0)]
+    pub(crate) kubeconfig_qps: f32,
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub(crate) kubeconfig_burst: i32,
+    #[arg(long, hide = true, default_value = "")]
+    pub(crate) lease_namespace: String,
+    #[arg(long, hide = true, default_value = "")]
+    pub(crate) lease_label: String,
+    /// The original's channel between its threads; here connections have bounds of their own.
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub(crate) xfr_channel_size: u32,
+}
+
+/// An address to listen on; `None` for every one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address(pub(crate) Option<IpAddr>);
+
+fn address(text: &str) -> Result<Address, String> {
+    if text.is_empty() {
+        return Ok(Address(None));
+    }
+    let ip = text.parse().map_err(|_| "expected an IP address, or nothing for all".to_owned())?;
+    Ok(Address(Some(ip)))
+}
+
+/// As Go reads them.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}

@@ -1,0 +1,196 @@
+//! `tunnel agent`: flags checked, a worker started, signals followed.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use config::Watcher;
+use hyper::StatusCode;
+use model::{HostName, Target};
+use net::dial::Dialer;
+use net::worker::Workers;
+use tunnel::agent::{Agent, Settings, Token};
+use tunnel::identifiers::Identifiers;
+
+use super::certificates::{self, Named, Shown};
+use super::pages::{self, Page, Pages};
+use super::server::usage;
+use super::{absent, metrics, name, random, socket_address};
+use crate::UsageError;
+use crate::cli::AgentArgs;
+use crate::roles::signals::Signals;
+
+/// A token's file is a few KiB.
+const TOKEN_BYTES_MAX: u64 = 64 * 1024;
+
+/// Serves until told twice to stop: the first time it only says so to the servers. Exit code 2 where the flags are not
+/// valid, 1 where something cannot be had.
+pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
+    check_absent(args)?;
+    let server = server(args)?;
+    let identifiers = Identifiers::parse(&args.agent_identifiers)
+        .map_err(|error| UsageError(format!("flag --agent-identifiers: {error}")))?;
+    let shown = shown(args)?;
+    crate::logging::start(args.common.verbosity >= super::VERBOSE_FROM);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        tracing::debug!(descriptors = net::descriptors::raise_limit(), "limit");
+        let watcher = Watcher::new(shown.files())?;
+        let loaded = shown.load().map_err(usage)?;
+        for warning in loaded.warnings().warnings() {
+            tracing::warn!(%warning);
+        }
+        let tls = Arc::new(ArcSwap::from_pointee(loaded));
+        let load = move || shown.load();
+        let follow = certificates::follow(watcher, "agent", tls.clone(), load);
+        net::task::spawn("certificates", follow);
+        let settings = Settings {
+            server,
+            server_name: args.proxy_server_host.clone(),
+            agent_id: name(args.agent_id.clone(), "PROXY_AGENT_ID"),
+            identifiers,
+            tls,
+            token: token(&args.service_account_token_path),
+            sync_interval: args.sync_interval,
+            sync_interval_cap: args.sync_interval_cap,
+            sync_forever: args.sync_forever,
+            keepalive: if args.keepalive_time.is_zero() {
+                Duration::MAX
+            } else {
+                args.keepalive_time
+            },
+            extensions: !args.no_extensions,
+        };
+        serve(args, settings, &mut signals).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn serve(args: &AgentArgs, settings: Settings, signals: &mut Signals) -> anyhow::Result<()> {
+    let health = socket_address(args.health_server_host, args.health_server_port);
+    let health_socket = pages::bind(health, "--health-server-port")?;
+    let admin = socket_address(args.admin_bind_address, args.admin_server_port);
+    let admin_socket = pages::bind(admin, "--admin-server-port")?;
+    eprintln!(
+        "cloverleaf tunnel agent {}: {} for servers at {}",
+        env!("CARGO_PKG_VERSION"),
+        settings.agent_id,
+        settings.server
+    );
+    let agent = Agent::new(settings, Dialer::default());
+    let workers = Workers::start(1).context("starting a worker thread")?;
+    let running = agent.clone();
+    let seed = random();
+    let job = Box::new(move || drop(net::task::spawn_local("agent", running.run(seed))));
+    workers.run(0, job).await?;
+    start_pages(health_socket, health_pages(&agent));
+    let metrics_port = args.health_server_port;
+    let moved: Pages = Arc::new(move |path, _| match path {
+        "/metrics" => Page::Moved(format!("http://localhost:{metrics_port}/metrics")),
+        _ => Page::None,
+    });
+    start_pages(admin_socket, moved);
+    signals.stop().await;
+    tracing::info!("draining: the servers are told, connections go on; a second signal ends them");
+    agent.drain();
+    signals.stop().await;
+    let left = agent.stats.open_endpoints.get();
+    if left > 0 {
+        tracing::warn!(connections = left, "stopped with connections open");
+    }
+    let _ = tokio::task::spawn_blocking(move || workers.stop()).await;
+    Ok(())
+}
+
+fn check_absent(args: &AgentArgs) -> Result<(), UsageError> {
+    let flags = &args.absent;
+    absent("--count-server-leases", !flags.count_server_leases)?;
+    let source = flags.server_count_source.as_str();
+    absent("--server-count-source", matches!(source, "default" | ""))?;
+    absent("--enable-profiling", !flags.enable_profiling)?;
+    absent("--enable-contention-profiling", !flags.enable_contention_profiling)
+}
+
+fn server(args: &AgentArgs) -> Result<Target, UsageError> {
+    let (host, port) = (&args.proxy_server_host, args.proxy_server_port);
+    if port == 0 {
+        return Err(UsageError("flag --proxy-server-port: found 0, expected a port".to_owned()));
+    }
+    if let Ok(ip) = host.parse() {
+        return Ok(Target::Address(std::net::SocketAddr::new(ip, port)));
+    }
+    let name = HostName::parse(host).map_err(|_| {
+        UsageError(format!(
+            "flag --proxy-server-host: found {host:?}, expected a name or an IP address"
+        ))
+    })?;
+    Ok(Target::Named(name, port))
+}
+
+fn shown(args: &AgentArgs) -> Result<Shown, UsageError> {
+    let certificate =
+        certificates::pair(("--agent-cert", &args.agent_cert), ("--agent-key", &args.agent_key))?;
+    let authorities = Named::new("--ca-cert", &args.ca_cert);
+    let given = args.alpn_proto.iter().filter(|name| !name.is_empty() && *name != "h2");
+    let protocols: Vec<Vec<u8>> =
+        given.map(|name| name.clone().into_bytes()).chain([b"h2".to_vec()]).collect();
+    // RFC 7301 section 3.1.
+    if protocols.iter().any(|name| name.len() > 255) {
+        return Err(UsageError("flag --alpn-proto: expected at most 255 bytes a name".to_owned()));
+    }
+    Ok(Shown { certificate, authorities, protocols })
+}
+
+/// Reads the token's file each time it is asked for.
+fn token(path: &str) -> Token {
+    let path = path.to_owned();
+    Box::new(move || {
+        use std::io::Read;
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        std::fs::File::open(&path)?.take(TOKEN_BYTES_MAX).read_to_string(&mut text)?;
+        Ok(Some(text.trim().to_owned()))
+    })
+}
+
+fn health_pages(agent: &Arc<Agent>) -> Pages {
+    let agent = agent.clone();
+    Arc::new(move |path, query| match path {
+        "/healthz" => Page::Text(StatusCode::OK, "ok".to_owned()),
+        "/metrics" => Page::Metrics(metrics::of_agent(&agent)),
+        "/ready" | "/readyz" => readiness(
+            agent.open_servers() > 0,
+            query.split('&').any(|part| part.starts_with("verbose")),
+        ),
+        _ => Page::None,
+    })
+}
+
+/// In the original's words.
+fn readiness(connected: bool, verbose: bool) -> Page {
+    let server = if connected {
+        "[+]server-connected ok\n"
+    } else {
+        "[-]server-connected failed: no servers connected\n"
+    };
+    let checks = format!("[+]ping ok\n{server}");
+    if !connected {
+        let text = format!("{checks}readyz check failed\n");
+        return Page::Text(StatusCode::SERVICE_UNAVAILABLE, text);
+    }
+    let text = if verbose { format!("{checks}readyz check passed\n") } else { "ok".to_owned() };
+    Page::Text(StatusCode::OK, text)
+}
+
+fn start_pages(listener: std::net::TcpListener, pages: Pages) {
+    net::task::spawn("pages", async move {
+        if let Err(error) = pages::serve(listener, pages).await {
+            tracing::error!(%error, "a port for pages");
+        }
+    });
+}

@@ -1,0 +1,10 @@
+//! Tunnels through the front door: a server and agents as processes, clients that speak the wire, targets that behave
+//! as the test says.
+
+mod agents;
+mod certificates;
+mod flags;
+mod grpc;
+mod http_connect;
+mod support;
+mod unread;

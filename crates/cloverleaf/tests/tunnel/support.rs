@@ -1,0 +1,338 @@
+//! A server and its agents as processes, targets, and clients of both kinds over the server's Unix socket.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use testkit::certs::Wanted;
+use testkit::{Authority, Issued, Port, wait_until};
+
+/// For everything that a test waits for, on a busy machine.
+pub(crate) const WITHIN: Duration = Duration::from_secs(30);
+
+/// The program with some arguments. Killed when dropped; its log is shown if the test fails.
+pub(crate) struct Process {
+    child: Child,
+    exit: Option<ExitStatus>,
+    log: PathBuf,
+}
+
+impl Process {
+    fn start(dir: &Path, name: &str, arguments: &[String]) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_cloverleaf"))
+            .arg("tunnel")
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Self { child, exit: None, log }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) fn try_exit(&mut self) -> Option<ExitStatus> {
+        if self.exit.is_none() {
+            self.exit = self.child.try_wait().unwrap();
+        }
+        self.exit
+    }
+
+    pub(crate) fn wait_exit(&mut self) -> Option<i32> {
+        assert!(wait_until(WITHIN, || self.try_exit().is_some()), "still running");
+        self.exit.and_then(|status| status.code())
+    }
+
+    /// By name, as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.try_exit().is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}---", self.log.display(), self.log());
+        }
+    }
+}
+
+/// A server with what agents need to find it.
+pub(crate) struct Tunnel {
+    pub(crate) server: Process,
+    pub(crate) authority: Authority,
+    pub(crate) certificate: Issued,
+    arguments: Vec<String>,
+    socket: PathBuf,
+    agent_port: Port,
+    health: Port,
+    _admin: Port,
+    dir: tempfile::TempDir,
+    agents: AtomicUsize,
+}
+
+/// An agent that runs.
+pub(crate) struct Agent {
+    pub(crate) process: Process,
+    pub(crate) health: Port,
+    _admin: Port,
+}
+
+impl Tunnel {
+    /// A server for clients that speak `mode` on a Unix socket, with more flags.
+    pub(crate) fn server(mode: &str, more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        let certificate = authority.server(&["127.0.0.1", "localhost"]);
+        let (agent_port, health, admin) = (Port::reserve(), Port::reserve(), Port::reserve());
+        let socket = dir.path().join("clients.sock");
+        let mut arguments: Vec<String> = vec!["server".into()];
+        let mut flag = |name: &str, value: &dyn std::fmt::Display| {
+            arguments.push(format!("--{name}={value}"));
+        };
+        flag("mode", &mode);
+        flag("uds-name", &socket.display());
+        flag("server-port", &0);
+        flag("cluster-cert", &certificate.chain_file.display());
+        flag("cluster-key", &certificate.key_file.display());
+        flag("cluster-ca-cert", &authority.file().display());
+        flag("agent-port", &agent_port);
+        flag("agent-bind-address", &"127.0.0.1");
+        flag("health-port", &health);
+        flag("health-bind-address", &"127.0.0.1");
+        flag("admin-port", &admin);
+        flag("v", &5);
+        arguments.extend(more.iter().map(|flag| (*flag).to_owned()));
+        let server = Process::start(dir.path(), "server", &arguments);
+        let tunnel = Self {
+            server,
+            authority,
+            certificate,
+            arguments,
+            socket,
+            agent_port,
+            health,
+            _admin: admin,
+            dir,
+            agents: AtomicUsize::new(0),
+        };
+        tunnel.wait_for_server();
+        tunnel
+    }
+
+    fn wait_for_server(&self) {
+        let up = || get(self.health.address(), "/healthz").is_some_and(|(status, _)| status == 200);
+        assert!(wait_until(WITHIN, up), "the server did not start");
+    }
+
+    /// A server with one agent, ready.
+    pub(crate) fn with_agent(mode: &str, agent: &[&str]) -> (Self, Agent) {
+        let tunnel = Self::server(mode, &[]);
+        let agent = tunnel.agent(agent);
+        tunnel.wait_ready();
+        (tunnel, agent)
+    }
+
+    /// Starts the server again, with the same flags, after it has ended.
+    pub(crate) fn restart(&mut self) {
+        self.server = Process::start(self.dir.path(), "server", &self.arguments);
+        self.wait_for_server();
+    }
+
+    pub(crate) fn wait_ready(&self) {
+        let ready = || self.ready().0 == 200;
+        assert!(wait_until(WITHIN, ready), "no agent has come");
+    }
+
+    pub(crate) fn ready(&self) -> (u16, String) {
+        get(self.health.address(), "/readyz").unwrap_or_default()
+    }
+
+    /// One more agent, with a certificate of the authority and these flags.
+    pub(crate) fn agent(&self, more: &[&str]) -> Agent {
+        let shown = self.authority.issue(&Wanted::client("agent"));
+        self.agent_showing(&shown, more)
+    }
+
+    pub(crate) fn agent_showing(&self, shown: &Issued, more: &[&str]) -> Agent {
+        let (health, admin) = (Port::reserve(), Port::reserve());
+        let mut arguments: Vec<String> = vec!["agent".into()];
+        let mut flag = |name: &str, value: &dyn std::fmt::Display| {
+            arguments.push(format!("--{name}={value}"));
+        };
+        flag("agent-cert", &shown.chain_file.display());
+        flag("agent-key", &shown.key_file.display());
+        flag("ca-cert", &self.authority.file().display());
+        flag("proxy-server-port", &self.agent_port);
+        flag("health-server-port", &health);
+        flag("health-server-host", &"127.0.0.1");
+        flag("admin-server-port", &admin);
+        flag("sync-interval", &"100ms");
+        flag("sync-interval-cap", &"200ms");
+        flag("v", &5);
+        arguments.extend(more.iter().map(|flag| (*flag).to_owned()));
+        let number = self.agents.fetch_add(1, Ordering::Relaxed);
+        let process = Process::start(self.dir.path(), &format!("agent{number}"), &arguments);
+        Agent { process, health, _admin: admin }
+    }
+
+    pub(crate) fn socket(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.socket).unwrap();
+        stream.set_read_timeout(Some(WITHIN)).unwrap();
+        stream.set_write_timeout(Some(WITHIN)).unwrap();
+        stream
+    }
+
+    /// CONNECT; the answer's status, and the connection after the head.
+    pub(crate) fn connect(&self, to: impl std::fmt::Display) -> (u16, UnixStream) {
+        let mut stream = self.socket();
+        write!(stream, "CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").unwrap();
+        let head = head(&mut stream);
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("no status in {head:?}")), stream)
+    }
+
+    /// CONNECT that works.
+    pub(crate) fn connected(&self, to: impl std::fmt::Display) -> UnixStream {
+        let (status, mut stream) = self.connect(to);
+        if status != 200 {
+            let mut text = String::new();
+            let _ = stream.read_to_string(&mut text);
+            panic!("{status}: {text}");
+        }
+        stream
+    }
+
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        metric(self.health.address(), name)
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        get(self.health.address(), "/metrics").unwrap().1
+    }
+}
+
+impl Agent {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        metric(self.health.address(), name)
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        get(self.health.address(), "/metrics").unwrap().1
+    }
+}
+
+/// A head, up to its empty line and no further.
+pub(crate) fn head(stream: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            other => panic!("{other:?} after {:?}", String::from_utf8_lossy(&head)),
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// Status and body of a page.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(WITHIN)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).ok()?;
+    let (head, body) = page.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+fn metric(address: SocketAddr, name: &str) -> f64 {
+    let (_, page) = get(address, "/metrics").expect("the page of metrics");
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().unwrap()
+}
+
+/// A target on the loopback address: what it does with each connection, on a thread of its own.
+pub(crate) fn target(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = std::sync::Arc::new(serve);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (Ok(stream), serve) = (stream, serve.clone()) else { return };
+            let _ = stream.set_read_timeout(Some(WITHIN));
+            let _ = stream.set_write_timeout(Some(WITHIN));
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+/// Gives back what it gets.
+pub(crate) fn echo() -> SocketAddr {
+    target(|mut stream| {
+        let mut buffer = vec![0; 65_536];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            if stream.write_all(&buffer[..count]).is_err() {
+                return;
+            }
+        }
+        let _ = stream.shutdown(Shutdown::Write);
+    })
+}
+
+/// Writes as long as it can, as soon as it has heard a byte.
+pub(crate) fn source() -> SocketAddr {
+    target(|mut stream| {
+        let buffer = vec![7; 65_536];
+        if stream.read(&mut [0]).is_ok() {
+            while stream.write_all(&buffer).is_ok() {}
+        }
+    })
+}
+
+/// Bytes that tell their place.
+pub(crate) fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at % 251) as u8 ^ (at >> 13) as u8).collect()
+}
+
+/// One byte there and back.
+pub(crate) fn round_trip(stream: &mut (impl Read + Write)) -> std::io::Result<()> {
+    stream.write_all(b"x")?;
+    let mut byte = [0];
+    stream.read_exact(&mut byte)?;
+    assert_eq!(&byte, b"x");
+    Ok(())
+}
