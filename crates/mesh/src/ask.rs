@@ -54,7 +54,6 @@ pub(crate) async fn own_pod(
         let connect = shared.dialer.connect_tcp(&target, left.min(state.settings.times.pod));
         match connect.await {
             Ok(stream) => {
-                let _ = stream::keep_alive(&stream);
                 place.taken();
                 return Ok((stream, place));
             }

@@ -65,6 +65,11 @@ impl ClusterPorts {
         let cells = shared.clients.cells(&Key { cluster_port: port, host });
         cells.result(&CLIENT_RESULTS, result);
         let mut found = found?;
+        if let Stream::Tcp(socket) = &found.stream {
+            let _ = stream::keep_alive(socket);
+            // Nobody knows who of the two speaks first.
+            net::dial::acknowledge(socket);
+        }
         if found.wants_header {
             let header = header(&found.stream, client, port);
             // It fits into an empty socket.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::Rng;
+use net::timer::Beat;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -53,6 +54,7 @@ impl Serving {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     rng: RefCell<Rng>,
+    beat: Beat,
     clients: RefCell<Used>,
     peers: RefCell<Used>,
 }
@@ -91,6 +93,7 @@ pub fn serve(shared: &Arc<Shared>, seed: u64, sockets: Sockets) -> io::Result<Se
     let worker = Rc::new(Worker {
         shared: shared.clone(),
         rng: RefCell::new(Rng::new(seed)),
+        beat: Beat::default(),
         clients: RefCell::default(),
         peers: RefCell::default(),
     });
@@ -149,6 +152,7 @@ fn begin(worker: &Rc<Worker>, side: Side, accepted: io::Result<(TcpStream, Socke
     };
     // Counted here and not by its task, which runs later: a burst must not get past the limit.
     let counted = Counted::new(&worker.shared);
+    worker.beat.go_on();
     let worker = worker.clone();
     match side {
         Side::Clients => {

@@ -1,13 +1,17 @@
 //! A connection to a cluster port: to a pod of this host where there is one with room, else to one of another host.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 
+use net::dial::Stream;
 use stream::{Client, Opening, Pod, pump};
 use tokio::net::TcpStream;
 
 use super::{Counted, Worker};
-use crate::search::{Searcher, millis, search};
+use crate::search::{Held, Searcher, millis, search};
 use crate::shared::State;
 use crate::stats::{CLIENT_RESULTS, Open};
 
@@ -38,6 +42,12 @@ pub(super) async fn serve(
         tracing::debug!(cluster_port = dialled.port(), %from, reason = result, "no pod");
         return;
     };
+    // The client waits for the pod's first words, which the other host's socket may hold back.
+    if let (Held::Tunnel(_), Stream::Tcp(tunnel)) = (&found.held, &found.stream)
+        && !is_readable(&stream)
+    {
+        net::dial::acknowledge(tunnel);
+    }
     let pod = if found.wants_header { Pod::WantsHeader } else { Pod::WantsNone };
     let client = believed(&state, dialled.port(), from);
     let times = state.settings.times;
@@ -49,6 +59,12 @@ pub(super) async fn serve(
     let end = pump(stream, found.stream, opening, found.first, times.idle, cells.as_ref()).await;
     tracing::trace!(cluster_port = dialled.port(), %from, end = end.as_str(), "ended");
     drop(found.held);
+}
+
+/// Whether there is something to read, as far as it is known already.
+fn is_readable(stream: &TcpStream) -> bool {
+    let mut readable = pin!(stream.readable());
+    readable.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 fn believed(state: &State, port: u16, from: SocketAddr) -> Client {
