@@ -88,7 +88,7 @@ impl ClientTls {
     /// # Errors
     /// What is wrong with it, at its place.
     pub fn with_certificate(mut self, certificate: &Certificate) -> Result<Self, Diagnostics> {
-        let (key, _) =
+        let loaded =
             certified::load(&certificate.chain, &certificate.key).map_err(|complaints| {
                 let mut diagnostics = Diagnostics::default();
                 for complaint in complaints {
@@ -101,7 +101,7 @@ impl ClientTls {
                 diagnostics
             })?;
         let config = Arc::make_mut(&mut self.config);
-        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(key));
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(loaded.key.clone()));
         // A session that began with another certificate must not be resumed with this one.
         config.resumption = Resumption::in_memory_sessions(RESUMABLE_NAMES_MAX);
         Ok(self)

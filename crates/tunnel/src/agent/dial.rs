@@ -81,6 +81,7 @@ async fn connect(
             }
             DialError::Refused { reason, .. } => failed(&reason.to_string()),
             DialError::Connect { source, .. } => failed(&format!("connect: {source}")),
+            DialError::Tls { source, .. } => failed(&format!("tls: {source}")),
         }
     })
 }
