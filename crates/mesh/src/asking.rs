@@ -10,6 +10,7 @@ use std::time::Duration;
 use net::dial::{DialError, Dialer, Stream};
 use tls::{Mutual, MutualError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::files::security::Mode;
 use crate::hosts::{Answer, Host, Speaks, Tunnel};
@@ -133,14 +134,18 @@ impl Question<'_> {
         })
     }
 
-    async fn plain(&self) -> Result<Found, Failed> {
+    async fn dial(&self) -> Result<TcpStream, Failed> {
         let dialled = self.asker.dialer.connect_to_speak(&self.host.target, self.within).await;
-        self.over(Stream::Tcp(dialled.map_err(|error| unreached(&error))?)).await
+        Ok(dialled.map_err(|error| unreached(&error))?)
+    }
+
+    async fn plain(&self) -> Result<Found, Failed> {
+        self.over(Stream::Tcp(self.dial().await?)).await
     }
 
     async fn secured(&self, mutual: &Mutual) -> Result<Found, Failed> {
-        let dialled = self.asker.dialer.connect_tcp(&self.host.target, self.within).await;
-        let stream = dialled.map_err(|error| unreached(&error))?;
+        let stream = self.dial().await?;
+        // Who carries a plain one sees to that by itself.
         let _ = stream::keep_alive(&stream);
         let stream = mutual.connect(stream, &self.host.target.host()).await;
         let stream = stream.map_err(Failed::Security)?;
