@@ -10,6 +10,7 @@ mod idle;
 mod kubernetes;
 mod load;
 mod measure;
+mod mesh;
 mod peers;
 mod process;
 mod programs;
@@ -46,6 +47,8 @@ pub(crate) enum Bench {
     Gateway(Gateway),
     /// Thousands of Ingresses, beside Traefik
     Kubernetes(kubernetes::Kubernetes),
+    /// Cluster ports beside HAProxy and Envoy, each chained twice
+    Mesh(mesh::Mesh),
     #[command(hide = true)]
     Hold(idle::Hold),
 }
@@ -74,6 +77,7 @@ pub(crate) fn main(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Gateway(options) => gateway(options),
         Bench::Kubernetes(options) => kubernetes::main(options),
+        Bench::Mesh(options) => mesh::main(options),
         Bench::Hold(options) => idle::hold(options),
     }
 }
