@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Algorithm, PathRewrite, Probe, Verification};
+use model::{Action, Algorithm, PathRewrite, Probe, Scheme, Verification};
 
 use crate::world::*;
 
@@ -31,6 +31,29 @@ fn strip_path() {
         assert_eq!(with(&format!("{name}: 'true'")).rewrite, PathRewrite::StripMatch);
         assert_eq!(with(&format!("{name}: 'false'")).rewrite, PathRewrite::Keep);
     }
+}
+
+#[test]
+fn https_redirect() {
+    let annotations = "cloverleaf/https-redirect: 'true', cloverleaf/strip-path: 'true'";
+    let other = service("shop") + &ingress("b", 2, "", &one_path("", "Prefix", "/shop", "shop"));
+    let translation = translate(&(manifests(annotations) + &other));
+    no_problems(&translation);
+    let plain = rule(&translation, "", "/api/x").expect("a rule");
+    let Action::Redirect(to) = &plain.action else { panic!("{plain:?}") };
+    assert_eq!((to.status, to.scheme, &to.host, to.port), (308, Some(Scheme::Https), &None, None));
+    assert_eq!(plain.rewrite, PathRewrite::Keep);
+    let of_api = |rule: &&model::Rule| rule.name == plain.name;
+    let tls = translation.tls_rules.rules.iter().find(of_api).expect("the same over TLS");
+    assert!(matches!(tls.action, Action::Forward(_)) && tls.rewrite == PathRewrite::StripMatch);
+    // Nobody else's is touched.
+    let shop = |set: &model::RuleSet| {
+        let is_shop = |rule: &&model::Rule| rule.name.contains("default/b/");
+        set.rules.iter().find(is_shop).cloned().expect("a rule")
+    };
+    assert_eq!(shop(&translation.rules), shop(&translation.tls_rules));
+    let off = translate(&manifests("cloverleaf/https-redirect: 'false'"));
+    assert!(std::sync::Arc::ptr_eq(&off.rules, &off.tls_rules));
 }
 
 #[test]

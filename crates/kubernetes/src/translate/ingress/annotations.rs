@@ -17,9 +17,10 @@ const RESPONSE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const RESPONSE_TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// The part of a name behind `cloverleaf/`, and whether `nanoproxy/` has it as well.
-const KNOWN: [(&str, bool); 9] = [
+const KNOWN: [(&str, bool); 10] = [
     ("backend-protocol", true),
     ("strip-path", true),
+    ("https-redirect", false),
     ("balance", false),
     ("max-request-body", false),
     ("response-timeout", false),
@@ -34,6 +35,8 @@ const KNOWN: [(&str, bool); 9] = [
 pub(super) struct Settings {
     /// The part matched goes from the path.
     pub(super) strip_path: bool,
+    /// Clients of http are sent to https.
+    pub(super) https_redirect: bool,
     /// Bytes.
     pub(super) request_body_max: Option<u64>,
     pub(super) response_timeout: Option<Duration>,
@@ -161,6 +164,10 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), &'static 
             settings.strip_path =
                 choice(value, &[("true", true), ("false", false)], "true or false")?;
         }
+        "https-redirect" => {
+            settings.https_redirect =
+                choice(value, &[("true", true), ("false", false)], "true or false")?;
+        }
         "balance" => {
             let words = [
                 ("round-robin", Balance::RoundRobin),
@@ -281,6 +288,7 @@ mod tests {
             ("backend-protocol", "HTTPS"),
             ("backend-protocol", "grpc"),
             ("strip-path", "yes"),
+            ("https-redirect", "301"),
             ("balance", "random"),
             ("max-request-body", "much"),
             ("response-timeout", "soon"),

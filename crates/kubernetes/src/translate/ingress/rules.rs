@@ -2,7 +2,7 @@
 //!
 //! Start at [`Rules::add`].
 
-use model::{Action, HostPattern, PathMatch, PathRewrite, Place, Rule};
+use model::{Action, HostPattern, PathMatch, PathRewrite, Place, Redirect, Rule, Scheme};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::super::{Draft, Reach};
@@ -31,6 +31,30 @@ struct Source<'a> {
 impl Source<'_> {
     fn problem(&self, draft: &mut Draft, reason: &'static str, message: String) {
         draft.problem(Kind::Ingress, &self.ingress.meta, reason, message);
+    }
+
+    /// Adds a rule; where clients of http are sent to https, for those of https, and a redirect for the others.
+    fn add(&self, rule: Rule, draft: &mut Draft) {
+        // The method and the body stay, and clients may remember it.
+        const PERMANENT_REDIRECT: u16 = 308;
+        if !self.settings.https_redirect {
+            draft.rules.push((rule, Reach::Everywhere));
+            return;
+        }
+        let to = Redirect {
+            status: PERMANENT_REDIRECT,
+            scheme: Some(Scheme::Https),
+            host: None,
+            port: None,
+        };
+        let redirect = Rule {
+            rewrite: PathRewrite::Keep,
+            action: Action::Redirect(to),
+            request_body_max: None,
+            response_timeout: None,
+            ..rule.clone()
+        };
+        draft.rules.extend([(redirect, Reach::PlainOnly), (rule, Reach::TlsOnly)]);
     }
 
     fn rule(&self, name: &str, hosts: HostPattern, path: PathMatch, action: Action) -> Rule {
@@ -71,7 +95,7 @@ impl Rules {
             let field = Field::Path(path.at);
             let action = backends.action(ingress, settings, &path.backend, field, draft);
             let name = format!("{}/{}", path.at.0, path.at.1);
-            draft.rules.push((source.rule(&name, hosts, matched, action), Reach::Everywhere));
+            source.add(source.rule(&name, hosts, matched, action), draft);
         }
         match &ingress.default_backend {
             Some(backend) => self.add_defaults(&source, backend, backends, draft),
@@ -188,7 +212,7 @@ impl Rules {
                 host => format!("default/{host}"),
             };
             let rule = source.rule(&name, pattern, PathMatch::Any, action.clone());
-            draft.rules.push((rule, Reach::Everywhere));
+            source.add(rule, draft);
         }
     }
 }
