@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use model::{
     AccessLog, Action, Algorithm, Certificate, Endpoint, HealthCheck, HostHeader, HostPattern,
     HttpVersions, Listener, ListenerProtocol, MatchOrder, PathMatch, PathRewrite, PemSource, Probe,
-    Redirect, Rule, RuleSet, Snapshot, TlsVersion, Upstream, UpstreamTls, Verification,
+    Redirect, Rule, RuleSet, Snapshot, Target, TlsVersion, Upstream, UpstreamTls, Verification,
 };
 use serde_json::{Map, Value, json};
 
@@ -64,7 +64,7 @@ fn write_upstream(out: &mut String, upstream: &Upstream) {
     let _ = writeln!(out, "    - name: {}", yaml(&upstream.name));
     match upstream.endpoints.as_slice() {
         [Endpoint { target, .. }] => {
-            let _ = writeln!(out, "      host: {}", yaml(&target.host()));
+            let _ = writeln!(out, "      {}", host_or_via(target));
             let _ = writeln!(out, "      port: {}", target.port());
         }
         endpoints => {
@@ -74,7 +74,7 @@ fn write_upstream(out: &mut String, upstream: &Upstream) {
                 "      endpoints:\n"
             });
             for Endpoint { target, weight } in endpoints {
-                let _ = writeln!(out, "        - host: {}", yaml(&target.host()));
+                let _ = writeln!(out, "        - {}", host_or_via(target));
                 let _ = writeln!(out, "          port: {}", target.port());
                 let _ = writeln!(out, "          weight: {weight}");
             }
@@ -87,6 +87,13 @@ fn write_upstream(out: &mut String, upstream: &Upstream) {
     if let Some(check) = &upstream.health_check {
         out.push_str("      healthCheck:\n");
         write_health_check(out, check);
+    }
+}
+
+fn host_or_via(target: &Target) -> String {
+    match target {
+        Target::ClusterPort(_) => "via: mesh".to_owned(),
+        target => format!("host: {}", yaml(&target.host())),
     }
 }
 

@@ -11,7 +11,7 @@ use config::{Config, Overrides};
 use http_proxy::Program;
 use mesh::security::Secured;
 use mesh::source::{Files, read_file};
-use model::{Action, Diagnostics, Rule, Snapshot};
+use model::{Action, Diagnostic, Diagnostics, Place, Rule, Snapshot};
 use serde_json::{Value, json};
 
 use super::{diagnostics_json, print};
@@ -89,7 +89,16 @@ fn gateway(file: &Path) -> (Option<Serves>, Diagnostics) {
     let (config, mut found) = config::load(file, &Overrides::default());
     let Some(config) = config else { return (None, found) };
     if let Some(beside) = &config.mesh {
-        found.0.extend(mesh(&beside.proxy_conf).1.0);
+        let (files, problems) = Files::read(&beside.proxy_conf, None, &read_file);
+        found.0.extend(problems.0);
+        let listened = &files.settings.cluster_ports;
+        for (port, _) in beside.ports.iter().filter(|(port, _)| !listened.contains(*port)) {
+            let place = Place::whole(file.display().to_string());
+            let problem = "nobody will listen on this port";
+            let warning = Diagnostic::warning(place, "mesh.ports", problem);
+            let expected = format!("one of CLUSTERPORTS in proxy.conf, {listened}");
+            found.push(warning.value(port.to_string()).expected(expected));
+        }
     }
     match Program::compile(1, config.snapshot.clone(), None, "check", None) {
         Ok((_, warnings)) => found.0.extend(warnings.0),

@@ -139,6 +139,13 @@ fn check_and_explain_know_a_mesh_and_its_files() {
         let wrong = "portmappings.conf:1:1: error: the file breaks off";
         assert!(ran.stdout.contains(wrong), "{}", ran.stdout);
     }
+    let mut narrow = good;
+    narrow[0].1 = "mesh: {config: proxy.conf, serve: true, ports: [{port: 80, upstream: s}]}\n\
+                   upstreams: [{name: s, host: h}]\n";
+    let ran = in_folder(&narrow, &["check", "g.yaml"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stdout);
+    let warning = "warning: mesh.ports: nobody will listen on this port (found \"80\"";
+    assert!(ran.stdout.contains(warning), "{}", ran.stdout);
     let ran = in_folder(&good, &["explain", "--config", "g.yaml", "http://a.test/x"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let endpoint = "  endpoint mesh:61000 weight 1\n    pod at host port 30000, 10 connections\n    \

@@ -107,6 +107,25 @@ fn an_upstream_with_tls_and_health_checks_serves_a_cluster_port_on_every_host() 
 }
 
 #[test]
+fn an_endpoint_that_is_silent_or_refuses_is_followed_by_the_next() {
+    let Some(network) = Network::new(1) else { return };
+    let _server = Server::pod(&network, 1, 30_001, "p1");
+    let upstream = "{name: db, connectTimeout: 300ms, endpoints: [{address: '10.98.0.9:1'}, \
+                    {address: '@:30009'}, {address: '@:30001'}]}";
+    let gateway = yaml("{port: 61000, upstream: db}", upstream);
+    let gateway = Start::new(&network, 1, "").gateway(&gateway).start();
+    for _ in 0..6 {
+        let (found, took) = timed(|| greeting(&network, 1));
+        assert_eq!(found.as_deref(), Some("p1"));
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+    for result in ["timeout", "refused"] {
+        let name = "cloverleaf_upstream_connections_total{upstream=\"db\",result=";
+        assert!(gateway.metric(&format!("{name}\"{result}\"}}")) >= 1.0, "{result}");
+    }
+}
+
+#[test]
 fn a_certificate_that_is_not_trusted_is_no_upstream() {
     let Some(network) = Network::new(1) else { return };
     let (authority, other) = (Authority::new(), Authority::new());

@@ -84,11 +84,30 @@ impl Beside {
             Some((*port, StandIn { target, ends_here }))
         };
         let stand_ins: StandIns = ports.filter_map(stand_in).collect();
-        let listened = self.shared.state().settings.cluster_ports.clone();
+        self.warn_of(&stand_ins, config);
+        self.shared.set_stand_ins(stand_ins);
+    }
+
+    /// Says which of them nobody will reach, or might lead back here for ever.
+    fn warn_of(&self, stand_ins: &StandIns, config: &Config) {
+        let state = self.shared.state();
+        let listened = &state.settings.cluster_ports;
         for port in stand_ins.keys().filter(|port| !listened.contains(**port)) {
             tracing::warn!(port, "no cluster port: it is not among CLUSTERPORTS in proxy.conf");
         }
-        self.shared.set_stand_ins(stand_ins);
+        let ids = config.mesh.iter().flat_map(|mesh| &mesh.ports).map(|(_, id)| *id);
+        let upstreams = ids.filter_map(|id| config.snapshot.upstream(id));
+        for endpoint in upstreams.flat_map(|upstream| &upstream.endpoints) {
+            if let Target::Address(address) = endpoint.target
+                && stand_ins.contains_key(&address.port())
+                && state.addresses.contains(&address.ip().to_canonical())
+            {
+                tracing::warn!(
+                    endpoint = %address,
+                    "a cluster port by its address, which may lead back to itself; via: mesh cannot"
+                );
+            }
+        }
     }
 
     /// Has the files read again now.
