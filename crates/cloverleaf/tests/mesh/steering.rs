@@ -143,3 +143,30 @@ fn two_capabilities_are_enough_to_steer() {
     // Bits 39 (CAP_BPF) and 12 (CAP_NET_ADMIN).
     assert!(status.contains("CapEff:\t0000008000001000\n"), "{status}");
 }
+
+#[test]
+fn each_capability_is_for_what_the_document_says() {
+    let Some(network) = Network::new(1) else { return };
+    let _pod = Server::pod(&network, 1, 30_000, "p1");
+    let low = "700:30000:9:false\n61000:30000:9:false\n";
+    let bounded = |capabilities: &'static str, settings: &str| {
+        let start = Start::new(&network, 1, low).settings(settings);
+        start.by(&["setpriv", capabilities, "--"])
+    };
+    for one_missing in ["--bounding-set=-bpf,-sys_admin", "--bounding-set=-net_admin,-sys_admin"] {
+        let mut mesh = bounded(one_missing, "STEERING bpf").unready();
+        assert_eq!(mesh.wait_exit(), Some(1), "{one_missing}");
+        assert!(mesh.log().contains("steering ports to a socket"), "{}", mesh.log());
+    }
+    let ports = "CLUSTERPORTS 700,61000";
+    for (capabilities, steering, bound) in [
+        ("--bounding-set=-all,+bpf,+net_admin", "bpf", true),
+        ("--bounding-set=-all,+net_bind_service", "bind", true),
+        ("--bounding-set=-all", "bind", false),
+    ] {
+        let mesh = bounded(capabilities, &format!("{ports}\nSTEERING {steering}")).start();
+        assert_eq!(greeting(&network, 1).as_deref(), Some("p1"), "{capabilities}");
+        let low = try_connect(&network, 1, (network.address(1), 700));
+        assert_eq!(low.is_ok(), bound, "{capabilities}: {}", mesh.log());
+    }
+}
