@@ -4,8 +4,8 @@
 //! [`proxy_protocol`] reads and writes the header that says whose connection it is, [`steer`] has the kernel hand
 //! the connections to whole ranges of [`ports`] to one socket, [`listening`] tells who else listens, [`splice`] moves
 //! bytes without copying them, [`timer`] bounds waits cheaply, [`pages`] keeps memory small, [`task`] is the only
-//! way to start a task. Must not know HTTP, TLS, rules or any file format. Start at [`worker::Workers`] for the threads, at
-//! [`dial::Dialer`] for the way out.
+//! way to start a task. Must not know HTTP, TLS, rules or any file format. Start at [`worker::Workers`] for the
+//! threads, at [`dial::Dialer`] for the way out.
 
 pub mod descriptors;
 pub mod dial;
