@@ -106,6 +106,33 @@ fn where_nothing_may_be_sent_twice_the_first_is_waited_for() {
     assert_eq!(counted(&gateway, "retries_total", "reason=\"slow\""), 0.0);
 }
 
+/// An endpoint that is reached and takes its time with TLS is not one that is gone: every distant one does.
+#[test]
+fn a_slow_handshake_is_waited_for() {
+    let authority = testkit::Authority::new();
+    let certificate = authority.server(&["127.0.0.1"]);
+    let steps = |_| vec![testkit::Step::ReadRequest, testkit::Step::send(ok("here"))];
+    let upstream = Upstream::scripted_tls(&certificate, &[], steps);
+    // Takes connections, and says nothing.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mute = mute.local_addr().map(|address| (mute, address)).expect("an address");
+    let yaml = format!(
+        "workers: 1\ntimeouts: {{connect: 700ms}}\nupstreams:\n  - name: up\n    scheme: https\n    \
+         tls: {{authorities: {}}}\n    endpoints: [{{address: {}}}, {{address: {}}}]\n\
+         rules:\n  - {{upstream: up, path: /}}\n",
+        authority.file().display(),
+        mute.1,
+        upstream.address()
+    );
+    let gateway = Cloverleaf::gateway(crate::support::BINARY, &yaml);
+    for _ in 0..2 {
+        let response = fetch(gateway.address(), GET);
+        assert_eq!((response.status, response.text().as_str()), (200, "here"));
+    }
+    assert_eq!(counted(&gateway, "retries_total", "reason=\"slow\""), 0.0);
+    assert_eq!(counted(&gateway, "retries_total", "reason=\"connect\""), 1.0);
+}
+
 #[test]
 fn where_all_are_slow_few_ask_twice() {
     let deaf = [Deaf::listen(), Deaf::listen(), Deaf::listen()];

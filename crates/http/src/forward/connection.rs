@@ -2,6 +2,7 @@
 //!
 //! HTTP/1.1 today; another protocol gets its own kind here and the rest does not notice. Must not know rules.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use model::Target;
@@ -76,12 +77,14 @@ impl ConnectError {
 }
 
 impl Connection {
-    /// Connects to an endpoint, TLS included, within the time. Dropped, it closes the socket.
+    /// Connects to an endpoint, TLS included, within the time; `reached` is set between the two. Dropped, it closes the
+    /// socket.
     pub(crate) async fn open(
         dialer: &Dialer,
         target: &Target,
         security: Security<'_>,
         timeout: Duration,
+        reached: &Cell<bool>,
     ) -> Result<Box<Self>, ConnectError> {
         let deadline = tokio::time::Instant::now() + timeout;
         let client = match security {
@@ -91,6 +94,7 @@ impl Connection {
         };
         // Of no client: the next request on it may be another's.
         let stream = dialer.connect(target, None, timeout).await?;
+        reached.set(true);
         let Some(client) = client else {
             return Ok(Self::new(match stream {
                 Stream::Tcp(stream) => Io::Tcp(stream),

@@ -4,6 +4,7 @@
 //! health check found it down), or it is slow, and a second one that is asked beside it is faster. Both cost the usual
 //! request nothing: it goes out on an idle connection. Must not know what is sent.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -17,8 +18,8 @@ use super::connection::{ConnectError, Connection, Security};
 use super::failure::Failure;
 use super::upstream::{Endpoint, SecondDial};
 
-/// A connection that takes longer than this is not waited for alone. A lost first packet costs a second, a host that
-/// is gone the whole connect timeout; RFC 8305 section 5 has 250 ms for the addresses of one host.
+/// An endpoint that is not reached within this time is not waited for alone. A lost first packet costs a second, a host
+/// that is gone the whole connect timeout; RFC 8305 section 5 has 250 ms for the addresses of one host.
 const SECOND_DIAL_AFTER: Duration = Duration::from_millis(250);
 
 /// An endpoint that was picked for a request.
@@ -65,7 +66,7 @@ impl Attempt<'_> {
             Some(connection) => Ok((picked, connection)),
             // What is rare is boxed, so that the usual exchange stays small: it is moved into its task as a whole.
             None if leeway => Box::pin(self.open_first(picked, tried)).await,
-            None => match Box::pin(self.open(&picked.endpoint)).await {
+            None => match Box::pin(self.open(&picked.endpoint, &Cell::default())).await {
                 Ok(connection) => Ok((picked, connection)),
                 Err(failure) => {
                     tried.add(picked.index);
@@ -78,9 +79,12 @@ impl Attempt<'_> {
     /// Opens a connection; after a while also one to another endpoint, and takes whichever is there first.
     async fn open_first(&self, first: Picked, tried: &mut Tried) -> Result<Opened, Failed> {
         let opened = {
-            let mut opening = pin!(self.open_while_there(&first.endpoint, *tried));
+            let reached = Cell::new(false);
+            let mut opening = pin!(self.open_while_there(&first.endpoint, *tried, &reached));
             match tokio::time::timeout(SECOND_DIAL_AFTER, opening.as_mut()).await {
                 Ok(opened) => opened.map(|connection| (None, connection)),
+                // It is there, and busy with TLS: another one may be as far away.
+                Err(_) if reached.get() => opening.await.map(|connection| (None, connection)),
                 Err(_) => {
                     tried.add(first.index);
                     self.beside(opening, tried).await
@@ -114,7 +118,8 @@ impl Attempt<'_> {
             return Ok((Some(second), connection));
         }
         let raced = {
-            let other = pin!(self.open_while_there(&second.endpoint, *tried));
+            let reached = Cell::default();
+            let other = pin!(self.open_while_there(&second.endpoint, *tried, &reached));
             self.race(opening, other).await
         };
         match raced {
@@ -162,10 +167,11 @@ impl Attempt<'_> {
         &self,
         endpoint: &Endpoint,
         tried: Tried,
+        reached: &Cell<bool>,
     ) -> Result<Box<Connection>, Failure> {
         tokio::select! {
             biased;
-            opened = self.open(endpoint) => opened,
+            opened = self.open(endpoint, reached) => opened,
             () = self.left(endpoint, tried) => {
                 self.abandoned();
                 Err(Failure::Dial(ConnectError::Left { target: endpoint.target.to_string() }))
@@ -191,7 +197,11 @@ impl Attempt<'_> {
         self.upstream.cells.connects.add("abandoned");
     }
 
-    async fn open(&self, endpoint: &Endpoint) -> Result<Box<Connection>, Failure> {
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+        reached: &Cell<bool>,
+    ) -> Result<Box<Connection>, Failure> {
         let source = &self.upstream.source;
         let security = match (&source.model.tls, &source.tls) {
             (None, _) => Security::Plain,
@@ -199,7 +209,7 @@ impl Attempt<'_> {
             (Some(_), None) => Security::Missing,
         };
         let (dialer, timeout) = (&self.worker.shared.dialer, self.connect_timeout);
-        let opened = Connection::open(dialer, &endpoint.target, security, timeout).await;
+        let opened = Connection::open(dialer, &endpoint.target, security, timeout, reached).await;
         self.upstream.cells.connects.add(opened.as_ref().map_or_else(|e| e.as_str(), |_| "ok"));
         opened.map_err(|error| {
             endpoint.cells.connect_failures.add(1);
