@@ -16,6 +16,7 @@ use model::{Name, Target};
 use net::dial::{Connecting, DialError, Dialer, Duplex, Refusal, Stream, Way};
 use rustc_hash::FxHashMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::program::{Program, ProgramUpstream};
@@ -294,6 +295,13 @@ impl Duplex for ToEndpoint {
         match &self.io {
             Io::Plain(stream) => stream.reset_on_close(),
             Io::Secured(stream) => stream.io().reset_on_close(),
+        }
+    }
+
+    fn socket(&self) -> Option<&TcpStream> {
+        match &self.io {
+            Io::Plain(stream) => stream.socket(),
+            Io::Secured(stream) => stream.io().socket(),
         }
     }
 }

@@ -18,6 +18,7 @@ use net::dial::{Connecting, DialError, Duplex, Refusal, Stream, Way};
 use net::proxy_protocol::encode_v1;
 use stream::Meter;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::Millis;
@@ -155,8 +156,8 @@ impl Duplex for ToPod {
         self.stream.reset_on_close();
     }
 
-    fn local_addr(&self) -> Option<SocketAddr> {
-        self.stream.local_addr()
+    fn socket(&self) -> Option<&TcpStream> {
+        self.stream.socket()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -54,8 +53,8 @@ impl<T: OverSocket> Duplex for Sealed<T> {
         let _ = self.0.socket().set_zero_linger();
     }
 
-    fn local_addr(&self) -> Option<SocketAddr> {
-        self.0.socket().local_addr().ok()
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(OverSocket::socket(&self.0))
     }
 }
 

@@ -45,6 +45,11 @@ pub trait Side: AsyncRead + AsyncWrite + Unpin {
     /// The socket, where nothing stands between it and the bytes: what is read from the one is read from the other.
     fn tcp(&self) -> Option<&TcpStream>;
 
+    /// The socket below it, for its options, whatever stands in between.
+    fn socket(&self) -> Option<&TcpStream> {
+        self.tcp()
+    }
+
     /// Makes the close that follows a reset, so that nobody takes what came before it for complete. Where that fails it
     /// is closed in the usual way.
     fn reset_on_close(&self);
@@ -66,6 +71,10 @@ impl Side for net::dial::Stream {
             Self::Tcp(stream) => Some(stream),
             Self::Way(_) => None,
         }
+    }
+
+    fn socket(&self) -> Option<&TcpStream> {
+        Self::socket(self)
     }
 
     fn reset_on_close(&self) {
@@ -205,7 +214,7 @@ impl Silence {
         ready!(self.timer.poll_expired(cx));
         if self.is_new {
             self.is_new = false;
-            if let Some(server) = server.tcp() {
+            if let Some(server) = server.socket() {
                 let _ = keep_alive(server);
             }
             let Some(idle) = self.idle else {

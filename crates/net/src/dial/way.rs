@@ -40,8 +40,9 @@ pub trait Duplex: AsyncRead + AsyncWrite + Debug + Send + Unpin {
     /// Makes the close that follows a reset, so that nobody takes what was sent for complete.
     fn reset_on_close(&self);
 
-    /// The address of this end, where it goes through a socket that is known.
-    fn local_addr(&self) -> Option<SocketAddr> {
+    /// The socket below it, where it has one of its own: for its addresses and options. Its bytes are not those of the
+    /// stream.
+    fn socket(&self) -> Option<&TcpStream> {
         None
     }
 }
@@ -77,12 +78,18 @@ impl Stream {
         }
     }
 
-    /// See [`Duplex::local_addr`].
+    /// The address of this end, where there is a socket.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.socket()?.local_addr().ok()
+    }
+
+    /// See [`Duplex::socket`].
+    #[must_use]
+    pub fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Self::Tcp(stream) => stream.local_addr().ok(),
-            Self::Way(stream) => stream.local_addr(),
+            Self::Tcp(stream) => Some(stream),
+            Self::Way(stream) => stream.socket(),
         }
     }
 
