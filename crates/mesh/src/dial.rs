@@ -152,6 +152,15 @@ impl Duplex for ToPod {
         }
     }
 
+    /// Of a pod of this host it is known when it is full.
+    fn may_rest(&self) -> bool {
+        match &self.held {
+            Held::Place(place) => place.has_another(),
+            Held::Tunnel(_) => true,
+            Held::StandIn => self.stream.may_rest(),
+        }
+    }
+
     fn reset_on_close(&self) {
         self.stream.reset_on_close();
     }

@@ -86,6 +86,12 @@ impl Place {
         self.0.mapping
     }
 
+    /// Whether the pod may have another connection beside this and the others.
+    #[must_use]
+    pub fn has_another(&self) -> bool {
+        self.0.has_room()
+    }
+
     /// The pod did not take the connection: others come first for a while.
     pub fn refused(self, now: Millis) {
         self.0.count.refused_until.store(now + REFUSED_FOR_MILLIS, Ordering::Relaxed);

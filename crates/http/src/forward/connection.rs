@@ -125,6 +125,11 @@ impl Connection {
         self.input.is_empty() && self.wire.is_current() && self.wire.is_quiet()
     }
 
+    /// Whether it may be kept without being used.
+    pub(crate) fn may_rest(&self) -> bool {
+        self.wire.may_rest()
+    }
+
     /// Gives back what an idle connection does not need.
     pub(crate) fn rest(&mut self) {
         const OUTPUT_KEPT_BYTES: usize = 2048;

@@ -264,10 +264,10 @@ impl Endpoint {
         None
     }
 
-    /// Keeps a connection for the next request, if there is room.
+    /// Keeps a connection for the next request, if there is room and it takes nobody else's.
     pub(crate) fn put_idle(&self, mut connection: Box<Connection>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.limits.idle_connections {
+        if idle.len() < self.limits.idle_connections && connection.may_rest() {
             connection.rest();
             idle.push_back(Idle { connection, since: Instant::now() });
             self.cells.idle.add(1);
@@ -282,7 +282,8 @@ impl Endpoint {
         }
         let now = Instant::now();
         idle.retain(|i| {
-            is_up && now - i.since < self.limits.idle_timeout && i.connection.is_usable()
+            let young = now - i.since < self.limits.idle_timeout;
+            is_up && young && i.connection.may_rest() && i.connection.is_usable()
         });
         self.cells.idle.sub((before - idle.len()) as u64);
     }

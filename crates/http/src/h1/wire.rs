@@ -196,6 +196,15 @@ impl Wire {
         }
     }
 
+    /// Whether it may be kept without being used.
+    pub(crate) fn may_rest(&self) -> bool {
+        match &*self.io.borrow() {
+            Io::Tcp(_) | Io::Accepted(_) => true,
+            Io::Way(stream) => stream.may_rest(),
+            Io::Connected(stream) => stream.io().may_rest(),
+        }
+    }
+
     /// Ready when the other side has done something while nothing is read. What it has sent by then stays where it is,
     /// but over TLS, where an end is known only when it is read: there it may come to be in `ahead`. Never where no
     /// socket of ours is below, as with some upstreams.

@@ -37,6 +37,11 @@ pub trait Duplex: AsyncRead + AsyncWrite + Debug + Send + Unpin {
     /// better not be used again; one in use goes on.
     fn is_current(&self) -> bool;
 
+    /// Whether it may be kept without being used: `false` where it takes a place that others may be waiting for.
+    fn may_rest(&self) -> bool {
+        true
+    }
+
     /// Makes the close that follows a reset, so that nobody takes what was sent for complete.
     fn reset_on_close(&self);
 
@@ -75,6 +80,15 @@ impl Stream {
         match self {
             Self::Tcp(_) => true,
             Self::Way(stream) => stream.is_current(),
+        }
+    }
+
+    /// See [`Duplex::may_rest`].
+    #[must_use]
+    pub fn may_rest(&self) -> bool {
+        match self {
+            Self::Tcp(_) => true,
+            Self::Way(stream) => stream.may_rest(),
         }
     }
 
