@@ -395,6 +395,39 @@ fn a_pod_that_wants_a_header_gets_the_gateways() {
 }
 
 #[test]
+fn a_pod_behind_a_secured_host_is_reached_header_and_all() {
+    let Some(network) = Network::new(2) else { return };
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    let _pod = Server::new(&network, 2, 30_000, move |mut stream| {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while !line.ends_with(b"\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+            line.push(byte[0]);
+        }
+        noted.lock().unwrap().push(String::from_utf8(line).unwrap());
+        http(stream, "other");
+    });
+    let authority = Authority::new();
+    let secured = |host: u8, mappings: &str| {
+        let wanted = Wanted::peer(&[&network.address(host).to_string()]);
+        let start = Start::new(&network, host, mappings).certified(&authority, &wanted);
+        start.settings("SECURITY required")
+    };
+    let mesh = secured(2, "61000:30000:9:true\n").start();
+    let gateway = secured(1, "").gateway(GATEWAY).start();
+    assert_eq!(ask(&network, 1).text(), "other");
+    let header = seen.lock().unwrap()[0].clone();
+    let begins = "PROXY TCP4 10.98.0.1 10.98.0.1 ";
+    assert!(header.starts_with(begins) && header.ends_with(" 61000\r\n"), "{header}");
+    let tunnels = |direction| {
+        format!("cloverleaf_mesh_tunnels_total{{direction=\"{direction}\",security=\"tls\"}}")
+    };
+    gateway.wait_metric(&tunnels("out"), 1.0);
+    mesh.wait_metric(&tunnels("in"), 1.0);
+}
+
+#[test]
 fn a_mesh_can_come_with_a_reload_and_what_is_wrong_with_its_files_is_said() {
     let Some(network) = Network::new(1) else { return };
     let (_own, _) = pod(&network, 1, 30_000, "own");
