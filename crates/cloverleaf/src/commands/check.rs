@@ -79,9 +79,15 @@ fn check(file: &Path) -> Checked {
 /// What a mesh makes of its files. At its start all three must be right: a host that begins without hosts or pods only
 /// by mistake had better not.
 fn mesh(file: &Path) -> (Option<Serves>, Diagnostics) {
-    let (files, mut found) = Files::read(file, None, &read_file);
-    let _ = Secured::first(file, &files, &mut found);
+    let (files, found) = mesh_files(file);
     (Some(Serves::Mesh(Box::new(files))).filter(|_| !found.has_errors()), found)
+}
+
+/// All files of a mesh, those of certificates included.
+fn mesh_files(proxy_conf: &Path) -> (Files, Diagnostics) {
+    let (files, mut found) = Files::read(proxy_conf, None, &read_file);
+    let _ = Secured::first(proxy_conf, &files, &mut found);
+    (files, found)
 }
 
 /// The configuration of a file, if a gateway would serve it.
@@ -89,7 +95,7 @@ fn gateway(file: &Path) -> (Option<Serves>, Diagnostics) {
     let (config, mut found) = config::load(file, &Overrides::default());
     let Some(config) = config else { return (None, found) };
     if let Some(beside) = &config.mesh {
-        let (files, problems) = Files::read(&beside.proxy_conf, None, &read_file);
+        let (files, problems) = mesh_files(&beside.proxy_conf);
         found.0.extend(problems.0);
         let listened = &files.settings.cluster_ports;
         for (port, _) in beside.ports.iter().filter(|(port, _)| !listened.contains(*port)) {

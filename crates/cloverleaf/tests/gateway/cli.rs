@@ -139,6 +139,14 @@ fn check_and_explain_know_a_mesh_and_its_files() {
         let wrong = "portmappings.conf:1:1: error: the file breaks off";
         assert!(ran.stdout.contains(wrong), "{}", ran.stdout);
     }
+    let mut secured = good;
+    secured[1].1 = "HOST 10.0.0.1\nSECURITY offered\n";
+    for file in ["g.yaml", "proxy.conf"] {
+        let ran = in_folder(&secured, &["check", file]);
+        assert_eq!(ran.code, Some(2), "{}", ran.stdout);
+        let wrong = "proxy.conf: error: cannot read certificates from svid.pem";
+        assert!(ran.stdout.contains(wrong), "{}", ran.stdout);
+    }
     let mut narrow = good;
     narrow[0].1 = "mesh: {config: proxy.conf, serve: true, ports: [{port: 80, upstream: s}]}\n\
                    upstreams: [{name: s, host: h}]\n";
