@@ -8,7 +8,7 @@ use testkit::{Network, wait_until};
 
 use crate::support::*;
 
-fn descriptors(mesh: &Mesh) -> usize {
+pub(crate) fn descriptors(mesh: &Mesh) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", mesh.pid())).unwrap().count()
 }
 

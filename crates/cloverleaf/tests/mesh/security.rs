@@ -8,6 +8,7 @@ use std::time::Duration;
 use testkit::certs::Wanted;
 use testkit::{Authority, Network, wait_until};
 
+use crate::leaks::descriptors;
 use crate::support::*;
 
 /// Each pod is on one host alone, so that the cluster port says which host is meant.
@@ -87,6 +88,11 @@ fn all_pairs_of_secured_plain_and_original_hosts_work_together() {
         let state = mesh.get("/state").unwrap();
         assert!(state.contains("\"security\": \"tls\""), "{state}");
         assert!(state.contains("\"security\": \"plain: closed\""), "{state}");
+    }
+    let status = network.command(1, env!("CARGO_BIN_EXE_cloverleaf")).arg("status").output();
+    let status = String::from_utf8(status.unwrap().stdout).unwrap();
+    for words in ["SECURITY", "plain: closed", "tls"] {
+        assert!(status.contains(words), "{words}: {status}");
     }
     assert_eq!((tunnels(&plain, "out", "plain"), tunnels(&plain, "in", "plain")), (3.0, 2.0));
     let asked = original.requests.lock().unwrap().clone();
@@ -218,6 +224,7 @@ fn certificates_and_authorities_are_renewed_under_load() {
         let near = |value: f64| (value - until.as_secs_f64()).abs() < 2.0;
         assert!(wait_until(WITHIN, || near(mesh.metric(EXPIRY))), "the new one is not served");
     };
+    let before = meshes.each_ref().map(descriptors);
     let connections = std::thread::scope(|scope| {
         let load = Load::start(scope, &network, &PAIRS);
         load.go_on();
@@ -250,6 +257,10 @@ fn certificates_and_authorities_are_renewed_under_load() {
         let resumed = "cloverleaf_mesh_handshakes_total{direction=\"in\",result=\"resumed\"}";
         let full = "cloverleaf_mesh_handshakes_total{direction=\"in\",result=\"full\"}";
         assert!(mesh.metric(resumed) > mesh.metric(full), "tickets are used");
+    }
+    for (mesh, before) in meshes.iter().zip(before) {
+        let closed = wait_until(WITHIN, || descriptors(mesh) <= before);
+        assert!(closed, "{} descriptors, {before} before", descriptors(mesh));
     }
     println!("{connections} connections");
 }
