@@ -5,6 +5,7 @@
 //! `CI=true` it fails. Start with [`support::Stage`].
 
 mod dispatcher;
+mod document;
 mod manifests;
 mod rights;
 mod rollouts;

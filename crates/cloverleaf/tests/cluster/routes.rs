@@ -1,11 +1,11 @@
 //! What the chart's ways to install serve: behind the Service with certificates, on ports of a node, on low
-//! ports without rights for them, and by a controller beside the gateway.
+//! ports without rights for them, by a controller beside the gateway, and while pods are evicted.
 
 use std::net::SocketAddr;
 
 use testkit::client::{Client, Tls};
 use testkit::kubernetes::Namespace;
-use testkit::{Authority, wait_until};
+use testkit::{Authority, Load, Work, wait_until};
 
 use crate::support::{NAME, PODS_WITHIN, SERVED_WITHIN, Stage, Use, nodes};
 
@@ -130,4 +130,39 @@ fn a_controller_beside_the_gateway_alone_asks_the_api_server() {
         container["volumeMounts"].to_string().contains("serviceaccount")
     };
     assert!(holds("controller") && !holds("gateway"), "{containers:?}");
+}
+
+/// As when nodes are drained, all at the same time.
+#[test]
+fn evictions_take_one_replica_at_a_time_and_lose_nothing() {
+    let Some(mut stage) = Stage::set("evicted", Use::shared) else { return };
+    stage.echo("hello", 1, "");
+    stage.ingress("hello.test");
+    stage.install("replicaCount: 2\nconfig: { shutdown: { grace: 4s, drain: 10s } }");
+    stage.expect(stage.address(), "hello.test", "/", 200);
+    let allowed = "jsonpath={.status.disruptionsAllowed}=1";
+    let budget = format!("pdb/{NAME}");
+    stage.namespace.wait(allowed, &[&budget], PODS_WITHIN).unwrap();
+    let every = std::time::Duration::from_millis(20);
+    let load = Load::start("GET", &stage.target("hello.test"), 2, Work::Connect(every));
+    let pods = stage.namespace.get(&["pods", "-l", "app.kubernetes.io/name=cloverleaf"]).unwrap();
+    let pods = pods["items"].as_array().unwrap();
+    let evict = |pod: &serde_json::Value| {
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        let namespace = stage.namespace.name();
+        let body = serde_json::json!({
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": name },
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
+        stage.access().kubectl(&["create", "--raw", &path, "-f", "-"], Some(&body.to_string()))
+    };
+    evict(&pods[0]).unwrap();
+    let refused = evict(&pods[1]).unwrap_err().to_string();
+    assert!(refused.contains("disruption budget"), "{refused}");
+    // When the first one's successor is ready.
+    assert!(wait_until(PODS_WITHIN, || evict(&pods[1]).is_ok()), "{}", stage.story());
+    stage.namespace.wait(allowed, &[&budget], PODS_WITHIN).unwrap();
+    let report = load.stop();
+    eprintln!("{report}");
+    assert!(report.failed == 0 && report.done > 0, "{report}");
 }

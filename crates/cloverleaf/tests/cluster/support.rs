@@ -67,7 +67,7 @@ pub(crate) fn nodes(stage: &Stage) -> Vec<IpAddr> {
 pub(crate) struct Stage {
     pub(crate) cluster: &'static Cluster,
     pub(crate) namespace: Namespace,
-    pub(crate) helm: Helm,
+    helm: Helm,
     installed: bool,
     _use: Use,
 }
@@ -143,6 +143,14 @@ impl Stage {
             panic!("{error}\n{}", self.story());
         }
         eprintln!("{namespace}: installed in {:.1?}", start.elapsed());
+    }
+
+    /// Runs helm in a way of the test's own; what it installs is [`NAME`].
+    pub(crate) fn helm(&mut self, arguments: &[&str]) {
+        self.installed = true;
+        if let Err(error) = self.helm.run(self.access(), arguments) {
+            panic!("{error}\n{}", self.story());
+        }
     }
 
     /// What the pods of the release have to say, for whoever has to find out why.
