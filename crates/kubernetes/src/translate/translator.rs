@@ -157,6 +157,12 @@ impl Translator {
             }
             offset += draft.upstreams.len();
         }
+        if self.options.pods.is_some() {
+            // That source has a rule for every host that nobody named: these are named. Behind it, as a host of
+            // both is its.
+            let unmatched = ingress::unmatched_paths(&self.drafts[0]);
+            sets.iter_mut().for_each(|rules| rules.extend(unmatched.iter().cloned()));
+        }
         let [plain, tls] = sets.map(|rules| RuleSet { order: MatchOrder::MostSpecific, rules });
         let plain = kept(&before.rules, plain);
         let tls = if differ { kept(&before.tls_rules, tls) } else { Arc::clone(&plain) };

@@ -4,6 +4,7 @@
 
 mod annotations;
 mod bad_input;
+mod both_sources;
 mod conflicts;
 mod conformance;
 mod incremental;

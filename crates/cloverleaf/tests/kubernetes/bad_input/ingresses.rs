@@ -190,7 +190,7 @@ fn a_broken_ingress_hears_of_it_and_its_neighbours_do_not() {
 fn the_path_of_an_ingress_configures_nothing() {
     let Some(control) = control() else { return };
     let namespace = control.access().namespace("syntax").unwrap();
-    let neighbours = Neighbours::start(control.access(), "syntax-beside", &["ingress"]);
+    let neighbours = Neighbours::start(control.access(), "syntax-beside", &["ingress", "pods"]);
     let _one = service(&namespace, "one", "from one");
     let path = "/x { return 418; } location /y; #";
     let case = (

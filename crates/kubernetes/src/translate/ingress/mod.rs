@@ -11,6 +11,9 @@ mod class;
 mod paths;
 mod rules;
 
+use model::{Action, HostPattern, PathMatch, PathRewrite, Rule};
+use rustc_hash::FxHashSet;
+
 use crate::objects::{Ingress, Key, Kind, Text};
 use crate::store::Store;
 
@@ -64,4 +67,27 @@ pub(super) fn draft(options: &IngressOptions, store: &Store, checks: &mut Checks
     certificates::add(options, &ours, store, checks, &mut draft);
     draft.ours = ours.iter().map(|ingress| ingress.meta.key.clone()).collect();
     draft
+}
+
+/// What hosts of Ingresses give for paths that none of their rules has, where another source would have a word
+/// there: 404, as without it. A default backend goes before.
+pub(super) fn unmatched_paths(draft: &Draft) -> Vec<Rule> {
+    let rules = || draft.rules.iter().map(|(rule, _)| rule);
+    let mut known: FxHashSet<&HostPattern> =
+        rules().filter(|rule| rule.fallback).map(|rule| &rule.hosts).collect();
+    if !known.insert(&HostPattern::Any) {
+        return Vec::new();
+    }
+    let unmatched = |rule: &Rule| Rule {
+        name: format!("ingress/{}", rule.hosts).into(),
+        path: PathMatch::Any,
+        rewrite: PathRewrite::Keep,
+        action: Action::Respond { status: 404 },
+        fallback: false,
+        api_key: None,
+        request_body_max: None,
+        response_timeout: None,
+        ..rule.clone()
+    };
+    rules().filter(|rule| known.insert(&rule.hosts)).map(unmatched).collect()
 }
