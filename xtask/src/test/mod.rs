@@ -15,7 +15,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use libtest::Tally;
-use testkit::{helm::HELM_VARIABLE, kubernetes::FOLDER_VARIABLE};
+use testkit::{
+    helm::HELM_VARIABLE, konnectivity::KONNECTIVITY_VARIABLE, kubernetes::FOLDER_VARIABLE,
+};
 
 use crate::{cluster, env, sh};
 
@@ -146,6 +148,12 @@ fn workspace_tests() -> Result<Tally> {
     match tools::helm() {
         Ok(file) => _ = command.env(HELM_VARIABLE, file),
         Err(error) => eprintln!("helm is not to be had, its tests cannot run: {error:#}"),
+    }
+    match tools::konnectivity() {
+        Ok(file) => _ = command.env(KONNECTIVITY_VARIABLE, file),
+        Err(error) => {
+            eprintln!("Konnectivity's client is not to be had, its tests cannot run: {error:#}");
+        }
     }
     let cluster = cluster::for_tests();
     if let Some(binaries) = &cluster.binaries {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use testkit::Helm;
+use testkit::{Helm, Konnectivity};
 
 use crate::{env, sh};
 
@@ -19,6 +19,8 @@ const H2SPEC_VERSION: &str = "2.2.1";
 const H2SPEC_GO_MINOR: u32 = 21;
 /// What helm is built with at least.
 const HELM_GO_MINOR: u32 = 25;
+/// What Konnectivity's client is built with at least.
+const KONNECTIVITY_GO_MINOR: u32 = 26;
 /// Which Kubernetes a chart is rendered for where there is no cluster to ask.
 const HELM_KUBERNETES_MINOR: &str = "35";
 /// The Go toolchain as a Python package, for machines without Go or with one that is too old.
@@ -72,6 +74,36 @@ pub(crate) fn helm() -> Result<PathBuf> {
     sh::run(build.arg("helm.sh/helm/v3/cmd/helm"))?;
     fs::rename(&building, &file).with_context(|| format!("make {}", file.display()))?;
     fs::remove_dir_all(&cache).context("remove the build cache of helm")?;
+    Ok(file)
+}
+
+/// The client on Konnectivity's library, built from Go modules once a machine and user: half a minute.
+pub(super) fn konnectivity() -> Result<PathBuf> {
+    let file = Konnectivity::file().context("no place for Konnectivity's client: set HOME")?;
+    if file.is_file() {
+        return Ok(file);
+    }
+    let folder = file.parent().context("the cache folder has no parent")?;
+    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    let lock =
+        File::create(folder.join("konnectivity.lock")).context("make the lock of the build")?;
+    lock.lock().context("wait for another build")?;
+    if file.is_file() {
+        return Ok(file);
+    }
+    let (building, cache) =
+        (folder.join("konnectivity-building"), folder.join("konnectivity-build"));
+    let mut build = Command::new(go(KONNECTIVITY_GO_MINOR)?);
+    build
+        .current_dir(sh::root().join("tests/konnectivity"))
+        .env("CGO_ENABLED", "0")
+        .env("GOFLAGS", "-buildvcs=false")
+        .env("GOCACHE", &cache)
+        .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o"])
+        .arg(&building);
+    sh::run(build.arg("."))?;
+    fs::rename(&building, &file).with_context(|| format!("make {}", file.display()))?;
+    fs::remove_dir_all(&cache).context("remove the build cache of Konnectivity's client")?;
     Ok(file)
 }
 

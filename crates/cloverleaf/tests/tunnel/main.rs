@@ -6,5 +6,6 @@ mod certificates;
 mod flags;
 mod grpc;
 mod http_connect;
+mod official;
 mod support;
 mod unread;

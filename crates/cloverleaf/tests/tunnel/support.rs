@@ -208,6 +208,11 @@ impl Tunnel {
         Agent { process, health, _admin: admin }
     }
 
+    /// Where clients connect, as gRPC's library writes it.
+    pub(crate) fn grpc_address(&self) -> String {
+        format!("unix:{}", self.socket.display())
+    }
+
     pub(crate) fn socket(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(WITHIN)).unwrap();
