@@ -1,7 +1,8 @@
-//! Reading ahead: one system call for much, where what reads takes little at a time, as TLS does.
+//! One system call for much, where little is read or written at a time, as TLS and HTTP/2 do.
 //!
 //! Must not know what the bytes are.
 
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,23 +12,77 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Read at once.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
-/// A stream whose reads are bundled. Writes go through as they are. While nothing is read ahead it holds no buffer.
+/// Kept of what is written, until it is flushed or full.
+const WRITE_BYTES_MAX: usize = 64 * 1024;
+
+/// A stream whose reads are bundled, and whose writes are from [`Self::bundle_writes`] on until they are flushed. While
+/// nothing waits it holds no buffer.
 #[derive(Debug)]
 pub(crate) struct Buffered<S> {
     inner: S,
     buffer: Vec<u8>,
     from: usize,
+    bundles_writes: Cell<bool>,
+    written: Vec<u8>,
+    sent: usize,
 }
 
 impl<S> Buffered<S> {
     pub(crate) fn new(inner: S) -> Self {
-        Self { inner, buffer: Vec::new(), from: 0 }
+        Self {
+            inner,
+            buffer: Vec::new(),
+            from: 0,
+            bundles_writes: Cell::new(false),
+            written: Vec::new(),
+            sent: 0,
+        }
+    }
+
+    /// From now on whoever writes flushes. TLS does not, for the alert with which a handshake fails.
+    pub(crate) fn bundle_writes(&self) {
+        self.bundles_writes.set(true);
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Buffered<S> {
+    /// Sends what was kept.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.written.len() {
+            match ready!(Pin::new(&mut self.inner).poll_write(cx, &self.written[self.sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.sent += count,
+            }
+        }
+        if self.sent > 0 {
+            self.written.clear();
+            self.sent = 0;
+            SPARE_WRITE.set(std::mem::take(&mut self.written));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Keeps as much as there is place for.
+    fn poll_keep(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.written.len() >= WRITE_BYTES_MAX {
+            ready!(self.poll_send(cx))?;
+        }
+        if self.written.capacity() == 0 {
+            self.written = SPARE_WRITE.take();
+            self.written.clear();
+            self.written.reserve(WRITE_BYTES_MAX);
+        }
+        let count = buf.len().min(WRITE_BYTES_MAX - self.written.len());
+        self.written.extend_from_slice(&buf[..count]);
+        Poll::Ready(Ok(count))
     }
 }
 
 thread_local! {
     /// Between reads it belongs to nobody: idle connections need none.
-    static SPARE: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The same between writes.
+    static SPARE_WRITE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Buffered<S> {
@@ -72,6 +127,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Buffered<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.bundles_writes.get() {
+            return self.poll_keep(cx, buf);
+        }
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
@@ -80,18 +138,35 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Buffered<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        if !self.bundles_writes.get() {
+            return Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        }
+        let mut kept = 0;
+        for buf in bufs {
+            match self.poll_keep(cx, buf) {
+                Poll::Ready(Ok(count)) => kept += count,
+                // What was kept counts; the rest comes again.
+                other if kept == 0 => return other,
+                _ => break,
+            }
+            if self.written.len() >= WRITE_BYTES_MAX {
+                break;
+            }
+        }
+        Poll::Ready(Ok(kept))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        self.bundles_writes.get() || self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
@@ -122,5 +197,33 @@ mod tests {
         }
         writing.await.unwrap();
         assert!(seen == sent && reader.buffer.capacity() == 0);
+    }
+
+    #[tokio::test]
+    async fn writes_of_any_size_are_sent_when_they_are_flushed_or_many() {
+        let (writer, mut reader) = tokio::io::duplex(10_000);
+        let sent: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
+        let reading = net::task::spawn("reader", async move {
+            let mut seen = Vec::new();
+            reader.read_to_end(&mut seen).await.unwrap();
+            seen
+        });
+        let mut writer = Buffered::new(writer);
+        writer.bundle_writes();
+        let (mut from, mut size) = (0, 1);
+        while from < sent.len() {
+            let to = sent.len().min(from + size);
+            let middle = from + (to - from) / 3;
+            let slices = [IoSlice::new(&sent[from..middle]), IoSlice::new(&sent[middle..to])];
+            from += writer.write_vectored(&slices).await.unwrap();
+            if size % 2 == 0 {
+                writer.flush().await.unwrap();
+                assert_eq!(writer.written.capacity(), 0);
+            }
+            size = (size * 3) % 100_003;
+        }
+        writer.shutdown().await.unwrap();
+        drop(writer);
+        assert!(reading.await.unwrap() == sent);
     }
 }

@@ -103,6 +103,7 @@ async fn open(agent: &Agent) -> Result<(SendRequest<Message>, Connection), Conne
     let stream = agent.dialer.connect_tcp(&settings.server, CONNECT_TIMEOUT).await?;
     let tls = settings.tls.load_full();
     let stream = tls.connect(Buffered::new(stream), &settings.server_name).await?;
+    stream.io().bundle_writes();
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(http2::CARRIER_WINDOW_BYTES)

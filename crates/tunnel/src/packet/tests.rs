@@ -74,8 +74,12 @@ fn bytes_are_those_of_the_original() {
 
 #[test]
 fn a_message_is_the_same_in_one_piece_and_in_slices() {
+    const BYTES_MAX: usize = 1000;
     for packet in all() {
         let whole = bytes_of(&packet);
+        if whole.len() > BYTES_MAX {
+            continue;
+        }
         for step in [1, 3, 39, 1000] {
             let mut message = Message::new(&packet);
             let mut seen = Vec::new();

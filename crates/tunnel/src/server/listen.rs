@@ -94,7 +94,10 @@ async fn accept_tcp(listener: TcpListener, certificates: Certificates, hub: Arc<
                 let connection = async move {
                     let handshake = certificates.accept(Buffered::new(stream));
                     match tokio::time::timeout(http2::HANDSHAKE_TIMEOUT, handshake).await {
-                        Ok(Ok(stream)) => connection(stream, hub, port).await,
+                        Ok(Ok(stream)) => {
+                            stream.io().bundle_writes();
+                            connection(stream, hub, port).await;
+                        }
                         Ok(Err(refused)) => {
                             hub.stats.failed_handshakes.add(1);
                             let reason = refused.error.as_str();
@@ -117,6 +120,8 @@ async fn accept_unix(listener: UnixListener, hub: Arc<Hub>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                let stream = Buffered::new(stream);
+                stream.bundle_writes();
                 let connection = connection(stream, hub.clone(), Port::Clients);
                 drop(net::task::spawn_local("tunnel connection", connection));
             }
