@@ -269,27 +269,32 @@ mod tests {
         Dialer::default().connect(&target, None, SECOND).await.unwrap();
     }
 
-    /// Who waits for an acknowledgement before the next small packet is not kept waiting for it.
+    /// A socket that waits for an acknowledgement before its next small packet gets it. Unless asked, the kernel takes
+    /// 40 ms for it, each time.
     #[tokio::test]
     async fn one_that_speaks_first_can_listen_too() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target::Address(listener.local_addr().unwrap());
         let dialer = Dialer::default();
-        let (dialled, accepted) =
-            tokio::join!(dialer.connect_to_speak(&target, SECOND), listener.accept());
-        let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap().0);
-        dialled.try_write(b"question").unwrap();
-        accepted.readable().await.unwrap();
-        accepted.set_nodelay(false).unwrap();
-        accepted.try_write(b"an").unwrap();
-        accepted.try_write(b"swer").unwrap();
-        let mut got = Vec::new();
-        while got.len() < 6 {
-            dialled.readable().await.unwrap();
-            let _ = dialled.try_read_buf(&mut got);
-            acknowledge(&dialled);
+        let mut quickest = SECOND;
+        for _ in 0..20 {
+            let dialled = dialer.connect_to_speak(&target, SECOND).await.unwrap();
+            dialled.try_write(b"question").unwrap();
+            let accepted = listener.accept().await.unwrap().0;
+            accepted.readable().await.unwrap();
+            let begun = Instant::now();
+            accepted.try_write(b"an").unwrap();
+            accepted.try_write(b"swer").unwrap();
+            let mut got = Vec::new();
+            while got.len() < 6 {
+                dialled.readable().await.unwrap();
+                let _ = dialled.try_read_buf(&mut got);
+                acknowledge(&dialled);
+            }
+            assert_eq!(got, b"answer");
+            quickest = quickest.min(begun.elapsed());
         }
-        assert_eq!(got, b"answer");
+        assert!(quickest < Duration::from_millis(30), "held back for {quickest:?}");
     }
 
     #[tokio::test]
