@@ -2,6 +2,8 @@
 //!
 //! Not the access log, which is the data plane's. Must not know what is logged.
 
+mod json;
+
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
@@ -25,6 +27,6 @@ pub(crate) fn start_at(level: &str) {
     if std::io::stderr().is_terminal() {
         builder.with_target(false).init();
     } else {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        builder.event_format(json::Json).init();
     }
 }
