@@ -6,7 +6,9 @@ use std::sync::{OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use testkit::client::{self, Response};
-use testkit::kubernetes::{Access, CLOVERLEAF_IMAGE, Cluster, Image, Namespace};
+use testkit::kubernetes::{
+    Access, CLOVERLEAF_IMAGE, Cluster, Image, Namespace, REACHABLE_VARIABLE,
+};
 use testkit::{Helm, Target, wait_until};
 
 /// From an applied object to pods that are ready, on a machine that does other things as well.
@@ -79,8 +81,11 @@ impl Stage {
         static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
         let helm = Helm::for_test()?;
         let cluster = Cluster::for_test()?;
-        if !cluster.is_ours() {
-            eprintln!("skipped: it needs a cluster whose Services can be reached from this host");
+        if !cluster.is_reachable() {
+            eprintln!(
+                "skipped: it needs a cluster whose Services can be reached from this host; say \
+                 {REACHABLE_VARIABLE}=true if they can"
+            );
             return None;
         }
         let usage = usage();

@@ -29,6 +29,9 @@ pub const KUBECONFIG_VARIABLE: &str = "CLOVERLEAF_TEST_KUBECONFIG";
 /// The command that loads an image archive into that cluster, such as `kind load image-archive`; the
 /// archive is its last argument.
 pub const LOAD_VARIABLE: &str = "CLOVERLEAF_TEST_LOAD";
+/// `true`: pods and Services of that cluster can be reached from this host by their addresses, and its nodes'
+/// processes are processes of this host.
+pub const REACHABLE_VARIABLE: &str = "CLOVERLEAF_TEST_REACHABLE";
 
 /// From the API server being ready to nodes that are.
 pub const NODES_READY_WITHIN: Duration = Duration::from_secs(60);
@@ -259,11 +262,17 @@ impl Cluster {
         &self.access
     }
 
-    /// Whether the nodes are ours: pods and Services are reached from this host by their addresses, and
-    /// nodes and the API server can be stopped.
+    /// Whether the nodes are ours: they and the API server can be stopped.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.folder.is_some()
+    }
+
+    /// Whether pods and Services are reached from this host by their addresses: ours always, somebody's own if
+    /// [`REACHABLE_VARIABLE`] says so.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        self.is_ours() || variable(REACHABLE_VARIABLE).is_some_and(|value| value == "true")
     }
 
     /// A namespace for one test, in which pods can be made at once.

@@ -34,7 +34,8 @@ mod state;
 pub use access::{Access, KUBECTL_WITHIN, Namespace};
 pub use binaries::{Binaries, COMPONENTS, FOLDER_VARIABLE, cache_folder, complete};
 pub use cluster::{
-    Cluster, KUBECONFIG_VARIABLE, LOAD_VARIABLE, MACHINE_FREE_WITHIN, NODES_READY_WITHIN, Status,
+    Cluster, KUBECONFIG_VARIABLE, LOAD_VARIABLE, MACHINE_FREE_WITHIN, NODES_READY_WITHIN,
+    REACHABLE_VARIABLE, Status,
 };
 pub use control::{CONTROL_PLANE_READY_WITHIN, ControlPlane, Options};
 pub use error::Error;
