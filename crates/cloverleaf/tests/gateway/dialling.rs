@@ -130,7 +130,9 @@ fn a_slow_handshake_is_waited_for() {
         assert_eq!((response.status, response.text().as_str()), (200, "here"));
     }
     assert_eq!(counted(&gateway, "retries_total", "reason=\"slow\""), 0.0);
-    assert_eq!(counted(&gateway, "retries_total", "reason=\"connect\""), 1.0);
+    // Where the first request began with the mute one, its turn has come again with the second.
+    let retried = counted(&gateway, "retries_total", "reason=\"connect\"");
+    assert!(retried == 1.0 || retried == 2.0, "{retried}");
 }
 
 #[test]
