@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use crate::Millis;
 use crate::asking::Found;
 use crate::hosts::{Answer, Host, order};
+use crate::knock;
 use crate::pods::{Pick, Place};
 use crate::race::{Race, Step};
 use crate::shared::{Shared, State};
@@ -96,6 +97,7 @@ pub(crate) async fn other_hosts(
     let (patience, host_time) = (millis(times.next_host), millis(times.host));
     let now = shared.now();
     let order = order(&state.hosts, cluster_port, now, rng);
+    knock::at_unheard(shared, state, now);
     let mut race = Race::new(order, now, patience, host_time, deadline);
     let mut asked: Vec<Asked> = Vec::new();
     let mut busy = false;

@@ -178,7 +178,8 @@ impl Question<'_> {
     }
 }
 
-fn unreached(error: &DialError) -> Answer {
+/// What it says of a host that it is not reached.
+pub(crate) fn unreached(error: &DialError) -> Answer {
     tracing::debug!(error = error as &dyn std::error::Error, "a host cannot be asked");
     match error {
         DialError::Timeout { .. } => Answer::Silent,

@@ -2,11 +2,11 @@
 //!
 //! A miss is remembered for one cluster port (no pod of it there, or all are full), or for the host as a whole (it does
 //! not answer), in a table of fixed size; where two ports meet in one place of it, the later one counts, since what is
-//! forgotten only costs a question. A host with a miss is asked after the others, never left out. Sans-io and without
-//! locks: workers share it.
+//! forgotten only costs a question. A host with a miss is asked after the others, never left out. One that has not been
+//! heard, or not since it was silent, comes after those that have been. Sans-io and without locks: workers share it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use balance::Rng;
 use model::Target;
@@ -19,6 +19,8 @@ use crate::security;
 /// Misses that are remembered of one host.
 const MISSES_MAX: usize = 512;
 const MILLIS_BITS: u32 = 48;
+/// For how long a host that does not answer counts as gone.
+const GONE_MILLIS: Millis = 10_000;
 /// How soon a host that does not speak TLS is found out about again.
 const PROBE_EVERY_MILLIS: Millis = 30_000;
 
@@ -73,7 +75,7 @@ impl Answer {
             Self::Tunnel => 0,
             Self::No => 5_000,
             Self::Busy => 1_000,
-            Self::Refused | Self::Silent | Self::NotAPeer | Self::Insecure => 10_000,
+            Self::Refused | Self::Silent | Self::NotAPeer | Self::Insecure => GONE_MILLIS,
         }
     }
 
@@ -105,6 +107,10 @@ pub struct Host {
     misses: Box<[AtomicU64]>,
     /// Until then it counts as gone.
     gone_until: AtomicU64,
+    /// It answered when something was last asked of it.
+    heard: AtomicBool,
+    /// Somebody is finding out whether it is there.
+    knocked_at: AtomicBool,
     /// When it was last found to be gone, or back; 0 before that.
     changed: AtomicU64,
     /// Connections that go there now.
@@ -126,6 +132,8 @@ impl Host {
             name,
             misses: (0..MISSES_MAX).map(|_| AtomicU64::new(0)).collect(),
             gone_until: AtomicU64::new(0),
+            heard: AtomicBool::new(false),
+            knocked_at: AtomicBool::new(false),
             changed: AtomicU64::new(0),
             tunnels: AtomicU32::new(0),
             speaks: AtomicU8::new(Speaks::Unknown as u8),
@@ -138,29 +146,40 @@ impl Host {
     /// Notes an answer. A host is gone when it does not answer, and back as soon as it says anything.
     pub fn answered(&self, cluster_port: u16, answer: Answer, now: Millis) {
         self.answers[answer as usize].fetch_add(1, Ordering::Relaxed);
-        let until = now + answer.lasts_millis();
+        self.is_there(!answer.is_gone(), now);
         let place = &self.misses[usize::from(cluster_port) % MISSES_MAX];
-        let goes = answer.is_gone();
-        let was_gone = self.gone_until.load(Ordering::Relaxed) > 0;
-        if goes != was_gone {
-            self.changed.store(now, Ordering::Relaxed);
-        }
         match answer {
-            Answer::Refused | Answer::Silent | Answer::NotAPeer | Answer::Insecure => {
-                self.gone_until.store(until, Ordering::Relaxed);
-            }
+            Answer::Refused | Answer::Silent | Answer::NotAPeer | Answer::Insecure => {}
             Answer::No | Answer::Busy => {
-                self.gone_until.store(0, Ordering::Relaxed);
+                let until = now + answer.lasts_millis();
                 let packed = u64::from(cluster_port) << MILLIS_BITS | until;
                 place.store(packed, Ordering::Relaxed);
             }
             Answer::Tunnel => {
-                self.gone_until.store(0, Ordering::Relaxed);
                 if place.load(Ordering::Relaxed) >> MILLIS_BITS == u64::from(cluster_port) {
                     place.store(0, Ordering::Relaxed);
                 }
             }
         }
+    }
+
+    /// Notes whether it is there, for all cluster ports.
+    fn is_there(&self, heard: bool, now: Millis) {
+        let until = if heard { 0 } else { now + GONE_MILLIS };
+        let was_gone = self.gone_until.swap(until, Ordering::Relaxed) > 0;
+        self.heard.store(heard, Ordering::Relaxed);
+        if heard == was_gone {
+            self.changed.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// The right to find out whether it is there; `None` where that is known, or somebody is at it.
+    pub(crate) fn knock(self: &Arc<Self>, now: Millis) -> Option<Knock> {
+        if self.heard.load(Ordering::Relaxed) || !self.is_up(now) {
+            return None;
+        }
+        let mine = !self.knocked_at.swap(true, Ordering::Relaxed);
+        mine.then(|| Knock(self.clone()))
     }
 
     /// Until when it is asked after the others for this cluster port, and whether that is because it is gone.
@@ -239,6 +258,30 @@ impl Host {
     }
 }
 
+/// Somebody finds out whether a host is there. Dropped, somebody else may.
+#[derive(Debug)]
+pub(crate) struct Knock(Arc<Host>);
+
+impl Knock {
+    pub(crate) fn host(&self) -> &Host {
+        &self.0
+    }
+
+    /// It was reached, or why not.
+    pub(crate) fn answered(self, reached: Result<(), Answer>, now: Millis) {
+        // Meanwhile it may have answered somebody who asked for something.
+        if !self.0.heard.load(Ordering::Relaxed) {
+            self.0.is_there(reached.is_ok(), now);
+        }
+    }
+}
+
+impl Drop for Knock {
+    fn drop(&mut self) {
+        self.0.knocked_at.store(false, Ordering::Relaxed);
+    }
+}
+
 /// A connection that goes to a host, counted until this is dropped.
 #[derive(Debug)]
 pub struct Tunnel(Arc<Host>);
@@ -264,9 +307,10 @@ impl Drop for Tunnel {
     }
 }
 
-/// In which order hosts are asked for a pod of a cluster port: all of them, each once. First those of which nothing bad
-/// is known, at random but that of the first two the one with fewer of our connections leads; then those that said no
-/// or were full, then those that are gone, each group by whose miss is forgotten soonest.
+/// In which order hosts are asked for a pod of a cluster port: all of them, each once. First those that have been heard
+/// and of which nothing bad is known, at random but that of the first two the one with fewer of our connections leads;
+/// then those of which nothing is known, likewise; then those that said no or were full, then those that are gone, each
+/// group by whose miss is forgotten soonest.
 #[must_use]
 pub fn order(hosts: &[Arc<Host>], cluster_port: u16, now: Millis, rng: &mut Rng) -> Vec<usize> {
     let mut fresh = Vec::with_capacity(hosts.len());
@@ -281,7 +325,10 @@ pub fn order(hosts: &[Arc<Host>], cluster_port: u16, now: Millis, rng: &mut Rng)
         let other = rng.below(last as u64 + 1) as usize;
         fresh.swap(last, other);
     }
+    let is_unheard = |index: &usize| !hosts[*index].heard.load(Ordering::Relaxed);
+    fresh.sort_by_key(is_unheard);
     if let [first, second, ..] = fresh[..]
+        && is_unheard(&first) == is_unheard(&second)
         && hosts[second].tunnels() < hosts[first].tunnels()
     {
         fresh.swap(0, 1);
@@ -362,6 +409,32 @@ mod tests {
         hosts[1].answered(1, Answer::Tunnel, 100);
         assert!(order(&hosts, 1, 100, &mut rng).ends_with(&[2, 0]));
         assert!(hosts[0].is_up(100));
+    }
+
+    #[test]
+    fn who_has_been_heard_comes_first_and_others_are_found_out_once() {
+        let (_, _, hosts) = hosts(4);
+        let mut rng = Rng::new(4);
+        hosts[2].answered(1, Answer::Tunnel, 100);
+        assert!((0..50).all(|_| order(&hosts, 1, 100, &mut rng)[0] == 2));
+        assert!(hosts[2].knock(100).is_none(), "it is known");
+        let knock = hosts[0].knock(100).unwrap();
+        assert!(hosts[0].knock(100).is_none(), "one is at it");
+        knock.answered(Ok(()), 101);
+        let mut first: Vec<usize> = (0..50).map(|_| order(&hosts, 1, 101, &mut rng)[0]).collect();
+        first.sort_unstable();
+        first.dedup();
+        assert_eq!(first, [0, 2]);
+        hosts[1].knock(101).unwrap().answered(Err(Answer::Silent), 3_101);
+        assert_eq!(order(&hosts, 1, 3_101, &mut rng)[3], 1);
+        assert!(hosts[1].knock(13_100).is_none() && hosts[1].knock(13_101).is_some());
+        // What one who asked has heard meanwhile counts.
+        let knock = hosts[3].knock(101).unwrap();
+        hosts[3].answered(1, Answer::No, 102);
+        knock.answered(Err(Answer::Silent), 3_101);
+        assert!(hosts[3].is_up(3_101));
+        drop(hosts[1].knock(13_101));
+        assert!(hosts[1].knock(13_101).is_some(), "one that was given up");
     }
 
     #[test]

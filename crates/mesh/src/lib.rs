@@ -12,6 +12,7 @@ mod asking;
 mod dial;
 pub mod files;
 pub mod hosts;
+pub mod knock;
 pub mod peer;
 pub mod pods;
 pub mod probe;

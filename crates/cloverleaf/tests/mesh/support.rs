@@ -375,6 +375,10 @@ impl Original {
             {
                 request.push(byte[0]);
             }
+            // Somebody has looked whether there is anybody.
+            if request.is_empty() {
+                return;
+            }
             let has_pod = request.ends_with(end);
             noted.lock().unwrap().push(request);
             if !has_pod {

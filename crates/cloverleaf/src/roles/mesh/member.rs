@@ -112,6 +112,7 @@ impl Member {
         let shared = Shared::new(state, most.max(1), dialer);
         // So that the first connections are secured too, as far as hosts answer at once.
         let _ = tokio::time::timeout(FIRST_PROBE_MAX, probe(&shared)).await;
+        mesh::knock::all(&shared);
         let name = proxy_conf.display().to_string();
         let view = ports.as_ref().map(Ports::view);
         let provider = Provider::new(shared.clone(), name, listen, found, view);
