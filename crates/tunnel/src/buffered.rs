@@ -12,8 +12,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Read at once.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
+/// Read in a row before others have their turn.
+const READ_IN_A_ROW_BYTES_MAX: usize = 256 * 1024;
+
 /// Kept of what is written, until it is flushed or full.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
+
+/// How many times others have their turn before what is to be flushed is sent. HTTP/2 answers a PING before anybody has
+/// looked at the payload that came with it: so the payload goes first, and what others add goes in the same call.
+const FLUSHES_PUT_OFF: u8 = 3;
 
 /// A stream whose reads are bundled, and whose writes are from [`Self::bundle_writes`] on until they are flushed. While
 /// nothing waits it holds no buffer.
@@ -22,6 +29,9 @@ pub(crate) struct Buffered<S> {
     inner: S,
     buffer: Vec<u8>,
     from: usize,
+    /// Read since it last had nothing, or others had their turn.
+    in_a_row: usize,
+    put_off: u8,
     bundles_writes: Cell<bool>,
     written: Vec<u8>,
     sent: usize,
@@ -33,6 +43,8 @@ impl<S> Buffered<S> {
             inner,
             buffer: Vec::new(),
             from: 0,
+            in_a_row: 0,
+            put_off: 0,
             bundles_writes: Cell::new(false),
             written: Vec::new(),
             sent: 0,
@@ -85,6 +97,24 @@ thread_local! {
     static SPARE_WRITE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+impl<S: AsyncRead + Unpin> Buffered<S> {
+    /// Reads what there is; `Pending` now and then although there is more, so that no connection keeps a thread.
+    fn poll_inner(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.in_a_row >= READ_IN_A_ROW_BYTES_MAX {
+            self.in_a_row = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = into.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, into);
+        self.in_a_row = match polled {
+            Poll::Ready(Ok(())) => self.in_a_row + into.filled().len() - before,
+            _ => 0,
+        };
+        polled
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Buffered<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -94,12 +124,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Buffered<S> {
         let this = &mut *self;
         if this.from == this.buffer.len() {
             if buf.remaining() >= READ_BYTES_MAX {
-                return Pin::new(&mut this.inner).poll_read(cx, buf);
+                return this.poll_inner(cx, buf);
             }
             let mut spare = SPARE.take();
             spare.resize(READ_BYTES_MAX, 0);
             let mut read = ReadBuf::new(&mut spare);
-            let polled = Pin::new(&mut this.inner).poll_read(cx, &mut read);
+            let polled = this.poll_inner(cx, &mut read);
             let count = read.filled().len();
             if !matches!(polled, Poll::Ready(Ok(()))) || count <= buf.remaining() {
                 buf.put_slice(&spare[..count]);
@@ -161,7 +191,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Buffered<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.written.is_empty() && self.put_off < FLUSHES_PUT_OFF {
+            self.put_off += 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         ready!(self.poll_send(cx))?;
+        self.put_off = 0;
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 

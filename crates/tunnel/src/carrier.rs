@@ -13,6 +13,7 @@ use bytes::Bytes;
 use h2::SendStream;
 
 use crate::grpc::{PacketReader, StreamError};
+use crate::http2::RoundTrip;
 use crate::link::{Closed, Ends, Flow, Link, LinkError, Read, STALL_MAX, Side};
 use crate::packet::{Message, Packet};
 
@@ -73,12 +74,13 @@ struct State {
 pub(crate) struct Carrier {
     state: Mutex<State>,
     flow: Flow,
+    round_trip: RoundTrip,
 }
 
 impl Carrier {
-    pub(crate) fn new(side: Side, flow: Flow) -> Arc<Self> {
+    pub(crate) fn new(side: Side, flow: Flow, round_trip: RoundTrip) -> Arc<Self> {
         let state = State { link: Link::new(side, flow), sender: None, receiver: None };
-        Arc::new(Self { state: Mutex::new(state), flow })
+        Arc::new(Self { state: Mutex::new(state), flow, round_trip })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -229,6 +231,7 @@ impl Tunnelled {
     pub(crate) fn poll_read(&self, most: usize, cx: &mut Context<'_>) -> Poll<Read> {
         let mut state = self.carrier.lock();
         let held_up = state.link.is_held_up();
+        state.link.set_round_trip(self.carrier.round_trip.get());
         match state.link.read(self.number, most, Instant::now()) {
             Read::Wait => {
                 if let Some(waiting) = state.link.ends_mut(self.number) {

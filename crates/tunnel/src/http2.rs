@@ -2,10 +2,15 @@
 //!
 //! Must not know gRPC or packets.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use h2::{Ping, PingPong};
+use socket2::SockRef;
+use tokio::net::TcpStream;
 
 /// What may arrive on the one stream between a server and an agent before it is read. With credit it is read at once.
 pub(crate) const CARRIER_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
@@ -13,6 +18,8 @@ pub(crate) const CARRIER_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 pub(crate) const CLIENT_WINDOW_BYTES: u32 = 512 * 1024;
 /// The same for all streams of a client's connection.
 pub(crate) const CLIENT_CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
+/// What the kernel takes of a connection beyond what the network does: what waits elsewhere can still be overtaken.
+pub(crate) const UNSENT_BYTES: u32 = 128 * 1024;
 /// Handed to `h2` for a stream and not yet on its way: beyond it senders wait.
 pub(crate) const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Frames from a peer of ours; an original never makes them longer than 16 KiB.
@@ -27,17 +34,71 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the answer to a question may take before the other side counts as dead (gRPC's default).
 const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Ready when the other side has not answered in time, or the connection is over. Dropped, nothing more is asked.
-pub(crate) async fn watch(pings: Option<PingPong>, every: Duration) {
-    let Some(mut pings) = pings else { return std::future::pending().await };
-    loop {
-        tokio::time::sleep(every).await;
-        if pings.send_ping(Ping::opaque()).is_err() {
-            return;
-        }
-        match tokio::time::timeout(PONG_TIMEOUT, poll_fn(|cx| pings.poll_pong(cx))).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return,
+/// Keeps most of what waits to be sent in this program, where payload of other connections can still go before it.
+pub(crate) fn keep_queue_short(stream: &TcpStream) {
+    // Where the kernel does not take it there is only more in the queue.
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+}
+
+/// How often a round trip is measured, and how many at once when a connection is new.
+const ROUND_TRIP_EVERY: Duration = Duration::from_secs(10);
+const FIRST_ROUND_TRIPS: usize = 3;
+/// The shortest of so many round trips counts: what waits in queues makes the others longer.
+const ROUND_TRIPS: usize = 30;
+
+/// How long it takes to the other side and back, when nothing else is under way. Cloned, it is the same one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RoundTrip(Arc<AtomicU64>);
+
+impl RoundTrip {
+    /// Zero where it is not known.
+    pub(crate) fn get(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, to: Duration) {
+        self.0.store(u64::try_from(to.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// What one connection is asked, and when.
+pub(crate) struct Watch {
+    /// After so long it is asked whether it lives.
+    pub(crate) keepalive: Duration,
+    /// Where round trips are told, if they are measured.
+    pub(crate) round_trip: Option<RoundTrip>,
+}
+
+impl Watch {
+    /// Ready when the other side has not answered in time, or the connection is over. Dropped, nothing more is asked.
+    pub(crate) async fn run(self, pings: Option<PingPong>) {
+        let Some(mut pings) = pings else { return std::future::pending().await };
+        let every = self
+            .round_trip
+            .as_ref()
+            .map_or(self.keepalive, |_| self.keepalive.min(ROUND_TRIP_EVERY));
+        let mut seen = VecDeque::with_capacity(ROUND_TRIPS);
+        loop {
+            if self.round_trip.is_none() || seen.len() >= FIRST_ROUND_TRIPS {
+                tokio::time::sleep(every).await;
+            }
+            let asked = Instant::now();
+            if pings.send_ping(Ping::opaque()).is_err() {
+                return;
+            }
+            // Who never asks whether the other side lives never gives it up.
+            let within = if self.keepalive == Duration::MAX { Duration::MAX } else { PONG_TIMEOUT };
+            match tokio::time::timeout(within, poll_fn(|cx| pings.poll_pong(cx))).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
+            if let Some(round_trip) = &self.round_trip {
+                if seen.len() == ROUND_TRIPS {
+                    seen.pop_front();
+                }
+                seen.push_back(asked.elapsed());
+                round_trip.set(seen.iter().min().copied().unwrap_or_default());
+            }
         }
     }
 }

@@ -31,10 +31,14 @@ pub const BUFFERED_ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const STALL_MAX: Duration = Duration::from_secs(1);
 /// The credit that a connection begins with. Both ends know it.
 pub const CREDIT_BYTES: usize = 256 * 1024;
-/// The credit that one grows to while its payload is taken as fast as it comes.
+/// The credit that one grows to where the way is long and its payload is taken as fast as it comes.
 pub const CREDIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What the credits of all connections may grow to together; each has [`CREDIT_BYTES`] in any case.
 pub const CREDIT_ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Credit of which half is taken in so many round trips is less than a connection can use: it grows.
+const CREDIT_ROUND_TRIPS: u32 = 2;
+/// Credit of which half lasts for more round trips than this is more than a connection needs: it shrinks again.
+const CREDIT_ROUND_TRIPS_MAX: u32 = 16;
 /// Packets other than payload that wait to be sent; a peer that causes more without reading them is cut off.
 pub const CONTROL_PACKETS_MAX: usize = 64 * 1024;
 
@@ -133,6 +137,8 @@ struct Connection<T> {
     /// Taken, and not yet given back as credit.
     taken: usize,
     window: usize,
+    /// When credit was given last.
+    given: Option<Instant>,
     /// More waits than [`BUFFERED_BYTES_MAX`], since when nothing was taken.
     over: Option<Instant>,
 }
@@ -161,6 +167,8 @@ pub struct Link<T> {
     over: usize,
     /// The sum of what windows have grown to beyond [`CREDIT_BYTES`].
     grown: usize,
+    /// To the other side and back when nothing else is under way; zero where it is not known.
+    round_trip: Duration,
     ended: bool,
 }
 
@@ -177,6 +185,7 @@ impl<T: Ends> Link<T> {
             buffered: 0,
             over: 0,
             grown: 0,
+            round_trip: Duration::ZERO,
             ended: false,
         }
     }
@@ -185,6 +194,11 @@ impl<T: Ends> Link<T> {
     #[must_use]
     pub fn flow(&self) -> Flow {
         self.flow
+    }
+
+    /// Says how long a packet and its answer take when nothing else is under way: credit is measured by it.
+    pub fn set_round_trip(&mut self, round_trip: Duration) {
+        self.round_trip = round_trip;
     }
 
     /// How many connections there are, those included that wait for the other side to confirm their end.
@@ -230,6 +244,7 @@ impl<T: Ends> Link<T> {
             allowance,
             taken: 0,
             window: CREDIT_BYTES,
+            given: None,
             over: None,
         };
         self.connections.insert(connection, new);
@@ -503,30 +518,40 @@ impl<T: Ends> Link<T> {
             }
         }
         if self.flow == Flow::Credit && connection.input == In::Open {
-            self.give_credit(number, bytes.len());
+            self.give_credit(number, bytes.len(), now);
         }
         Read::Bytes(bytes)
     }
 
-    /// Gives back what was taken, in portions of half a window; more where payload is taken as fast as it comes.
-    fn give_credit(&mut self, number: i64, taken: usize) {
+    /// Gives back what was taken, in portions of half a window.
+    ///
+    /// A connection whose half window is taken within two round trips waits for credit and not for the way: it gets
+    /// twice as much. More would only lie about in queues, in front of the payload of others; so what is far too much
+    /// is not given back.
+    fn give_credit(&mut self, number: i64, taken: usize, now: Instant) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         connection.taken += taken;
         if connection.taken < connection.window / 2 {
             return;
         }
         let mut bytes = std::mem::take(&mut connection.taken);
-        let grows = connection.inbound.is_empty()
-            && connection.window < CREDIT_BYTES_MAX
-            && self.grown + connection.window <= CREDIT_ALL_BYTES_MAX;
-        if grows {
+        let since = connection.given.replace(now).map(|then| now.saturating_duration_since(then));
+        let within = |times| since.is_some_and(|since| since <= self.round_trip * times);
+        let room = self.grown + connection.window <= CREDIT_ALL_BYTES_MAX;
+        if within(CREDIT_ROUND_TRIPS) && connection.window < CREDIT_BYTES_MAX && room {
             bytes += connection.window;
             self.grown += connection.window;
             connection.window *= 2;
+        } else if connection.window > CREDIT_BYTES && !within(CREDIT_ROUND_TRIPS_MAX) {
+            connection.window /= 2;
+            self.grown -= connection.window;
+            bytes -= connection.window;
         }
-        connection.allowance += bytes as u64;
-        // One for each half window that was taken: no peer can make these pile up.
-        self.control.push_back(Packet::Credit { connection: number, bytes: bytes as u64 });
+        if bytes > 0 {
+            connection.allowance += bytes as u64;
+            // One for each half window that was taken: no peer can make these pile up.
+            self.control.push_back(Packet::Credit { connection: number, bytes: bytes as u64 });
+        }
     }
 
     /// Whether the stream must not be read on now.

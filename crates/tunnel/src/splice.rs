@@ -23,7 +23,7 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// What is shorter than this is copied out of the buffer, which it would hold otherwise.
 const SMALL_BYTES: usize = 4096;
 /// Steps in a row before others have their turn.
-const STEPS_IN_A_ROW_MAX: usize = 16;
+const STEPS_IN_A_ROW_MAX: usize = 4;
 
 thread_local! {
     static BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());

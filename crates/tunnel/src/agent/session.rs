@@ -101,6 +101,7 @@ pub(super) async fn connect(agent: &Agent) -> Result<Attempt, ConnectError> {
 async fn open(agent: &Agent) -> Result<(SendRequest<Message>, Connection), ConnectError> {
     let settings = &agent.settings;
     let stream = agent.dialer.connect_tcp(&settings.server, CONNECT_TIMEOUT).await?;
+    http2::keep_queue_short(&stream);
     let tls = settings.tls.load_full();
     let stream = tls.connect(Buffered::new(stream), &settings.server_name).await?;
     stream.io().bundle_writes();
@@ -163,7 +164,13 @@ impl Session {
     /// Serves the stream until it ends. Dropped, it is closed, and its connections with it.
     pub(super) async fn run(self, agent: &Arc<Agent>) {
         let Self { server, flow, mut connection, mut out, incoming } = self;
-        let carrier = Carrier::new(Side::Agent, flow);
+        let round_trip = http2::RoundTrip::default();
+        let carrier = Carrier::new(Side::Agent, flow, round_trip.clone());
+        // Originals do not like to be asked often, and their streams have no credit.
+        let watch = http2::Watch {
+            keepalive: agent.settings.keepalive,
+            round_trip: (flow == Flow::Credit).then_some(round_trip),
+        };
         let _present = Present { agent, server: &server, carrier: &carrier };
         let pings = connection.ping_pong();
         let mut packets = PacketReader::new(incoming);
@@ -176,7 +183,7 @@ impl Session {
                 Err(error.into())
             }
             ended = connection => ended.map_err(|e| grpc::StreamError::Http2(e).into()),
-            () = http2::watch(pings, agent.settings.keepalive) => Err(grpc::StreamError::Ended.into()),
+            () = watch.run(pings) => Err(grpc::StreamError::Ended.into()),
             () = drain => Ok(()),
         };
         match ended {

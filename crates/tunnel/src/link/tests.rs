@@ -139,18 +139,43 @@ fn payload(packet: &Packet) -> usize {
 }
 
 #[test]
-fn credit_is_given_back_and_grows_with_a_fast_reader_only() {
+fn credit_is_given_back_as_half_of_it_is_taken() {
     let (mut link, _, now) = link(Side::Server, Flow::Credit);
     link.receive(data(1, CREDIT_BYTES), now).unwrap();
     assert_eq!(link.receive(data(1, 1), now), Err(LinkError::BeyondCredit(1)));
-    // Half of it is taken while the rest waits: no growth.
-    assert!(matches!(link.read(1, CREDIT_BYTES / 2, now), Read::Bytes(_)));
+    assert!(matches!(link.read(1, CREDIT_BYTES / 2 - 1, now), Read::Bytes(_)));
+    assert_eq!(sent(&mut link), []);
+    assert!(matches!(link.read(1, 1, now), Read::Bytes(_)));
     let half = (CREDIT_BYTES / 2) as u64;
     assert_eq!(sent(&mut link), [Packet::Credit { connection: 1, bytes: half }]);
-    // Nothing is left: twice the window.
-    assert!(matches!(link.read(1, CREDIT_BYTES, now), Read::Bytes(_)));
-    let grown = half + CREDIT_BYTES as u64;
-    assert_eq!(sent(&mut link), [Packet::Credit { connection: 1, bytes: grown }]);
+}
+
+#[test]
+fn credit_follows_the_length_of_the_way() {
+    let (mut link, _, start) = link(Side::Server, Flow::Credit);
+    link.set_round_trip(Duration::from_millis(10));
+    // Half of what may come arrives and is taken at a time; what that gives back.
+    let mut take_half = |bytes: usize, milliseconds: u64| -> u64 {
+        let now = start + Duration::from_millis(milliseconds);
+        link.receive(data(1, bytes), now).unwrap();
+        let mut left = bytes;
+        while let Read::Bytes(bytes) = link.read(1, left.max(1), now) {
+            left -= bytes.len();
+        }
+        let packets = sent(&mut link);
+        packets.iter().map(|p| if let Packet::Credit { bytes, .. } = p { *bytes } else { 0 }).sum()
+    };
+    let half = CREDIT_BYTES / 2;
+    assert_eq!(take_half(half, 0), half as u64);
+    // Within two round trips: twice as much, and twice again.
+    assert_eq!(take_half(half, 20), 3 * half as u64);
+    assert_eq!(take_half(2 * half, 40), 6 * half as u64);
+    // Not that fast: it stays.
+    assert_eq!(take_half(4 * half, 61), 4 * half as u64);
+    // Much more than the way needs: half of it is kept back, down to what each has.
+    assert_eq!(take_half(4 * half, 222), 0);
+    assert_eq!(take_half(2 * half, 383), 0);
+    assert_eq!(take_half(half, 600), half as u64);
 }
 
 #[test]

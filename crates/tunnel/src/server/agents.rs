@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Request};
 use super::hub::{Backend, Hub};
 use crate::carrier::{Carrier, CarrierError};
 use crate::grpc::{self, PacketReader};
+use crate::http2::RoundTrip;
 use crate::identifiers::Identifiers;
 use crate::link::{Flow, Side};
 use crate::packet::{Message, Packet};
@@ -32,6 +33,7 @@ pub(super) async fn serve(
     hub: Arc<Hub>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Message>,
+    round_trip: RoundTrip,
 ) {
     let hello = match hello(request.headers()) {
         Ok(hello) => hello,
@@ -43,7 +45,7 @@ pub(super) async fn serve(
     let mut head = grpc::response();
     head.headers_mut().extend(our_fields(&hub, hello.flow));
     let Ok(mut out) = respond.send_response(head, false) else { return };
-    let carrier = Carrier::new(Side::Server, hello.flow);
+    let carrier = Carrier::new(Side::Server, hello.flow, round_trip);
     let backend = Backend::new(carrier.clone());
     let number = hub.add(hello.id.clone(), hello.identifiers.clone(), backend.clone());
     let _present = Present { hub: &hub, number, backend: &backend };

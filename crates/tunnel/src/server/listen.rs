@@ -90,6 +90,7 @@ async fn accept_tcp(listener: TcpListener, certificates: Certificates, hub: Arc<
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
+                http2::keep_queue_short(&stream);
                 let (hub, certificates) = (hub.clone(), certificates.load_full());
                 let connection = async move {
                     let handshake = certificates.accept(Buffered::new(stream));
@@ -168,10 +169,13 @@ where
         return;
     };
     let pings = connection.ping_pong();
+    let round_trip = http2::RoundTrip::default();
+    let watch =
+        http2::Watch { keepalive, round_trip: (port == Port::Agents).then(|| round_trip.clone()) };
     let serve = async {
         while let Some(call) = connection.accept().await {
             match call {
-                Ok((request, respond)) => start(&hub, port, request, respond),
+                Ok((request, respond)) => start(&hub, port, request, respond, &round_trip),
                 Err(error) => {
                     tracing::debug!(?port, %error, "an HTTP/2 connection has failed");
                     return;
@@ -181,7 +185,7 @@ where
     };
     tokio::select! {
         () = serve => {}
-        () = http2::watch(pings, keepalive) => {
+        () = watch.run(pings) => {
             tracing::warn!(?port, "closed: the other side does not answer any more");
         }
     }
@@ -193,8 +197,9 @@ fn start(
     port: Port,
     request: Request<RecvStream>,
     mut respond: SendResponse<Message>,
+    round_trip: &http2::RoundTrip,
 ) {
-    let hub = hub.clone();
+    let (hub, round_trip) = (hub.clone(), round_trip.clone());
     match (port, request.uri().path()) {
         (Port::Clients, grpc::PROXY) => spawn("client", async move {
             let _open = hub.stats.proxy_streams.count();
@@ -202,7 +207,7 @@ fn start(
         }),
         (Port::Agents, grpc::CONNECT) => spawn("agent", async move {
             let _open = hub.stats.connect_streams.count();
-            agents::serve(hub.clone(), request, respond).await;
+            agents::serve(hub.clone(), request, respond, round_trip).await;
         }),
         (_, path) => {
             let message = format!("unknown method {path}");
