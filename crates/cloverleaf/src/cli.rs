@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use tunnel::{Address, AgentArgs, ServerArgs, TunnelCommand};
+pub(crate) use tunnel::{Address, AgentArgs, CommonAbsent, ServerArgs, TunnelCommand};
 
 /// One cluster proxy, from L3 to L7.
 #[derive(Debug, Parser)]

@@ -60,19 +60,13 @@ pub(crate) struct ServerArgs {
     /// Where metrics are shown
     #[arg(long, value_name = "PORT", default_value_t = 8095)]
     pub(crate) admin_port: u16,
-    /// On which address
-    #[arg(long, value_name = "IP", value_parser = address, default_value = "127.0.0.1")]
-    pub(crate) admin_bind_address: Address,
     /// Where health, readiness and metrics are shown
     #[arg(long, value_name = "PORT", default_value_t = 8092)]
     pub(crate) health_port: u16,
     /// On which address [default: all]
     #[arg(long, value_name = "IP", value_parser = address, default_value = "")]
     pub(crate) health_bind_address: Address,
-    /// After which silence an agent is asked whether it lives
-    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1h")]
-    pub(crate) keepalive_time: Duration,
-    /// The same for clients
+    /// After which silence a client is asked whether it lives; for agents it is --keepalive-time
     #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1h")]
     pub(crate) frontend_keepalive_time: Duration,
     /// What this server is called among several [environment: PROXY_SERVER_ID] [default: a random one]
@@ -116,12 +110,6 @@ pub(crate) struct ServerAbsent {
     #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) enable_lease_controller: bool,
-    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) enable_profiling: bool,
-    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) enable_contention_profiling: bool,
 }
 
 #[derive(Debug, Args)]
@@ -166,19 +154,13 @@ pub(crate) struct AgentArgs {
     /// How often streams are looked after; here they tell themselves when they end
     #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1s")]
     pub(crate) probe_interval: Duration,
-    /// After which silence a server is asked whether it lives
-    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1h")]
-    pub(crate) keepalive_time: Duration,
     /// Where health, readiness and metrics are shown: on which address [default: all]
     #[arg(long, value_name = "IP", value_parser = address, default_value = "")]
     pub(crate) health_server_host: Address,
     /// On which port
     #[arg(long, value_name = "PORT", default_value_t = 8093)]
     pub(crate) health_server_port: u16,
-    /// Where the way to the metrics is shown: on which address
-    #[arg(long, value_name = "IP", value_parser = address, default_value = "127.0.0.1")]
-    pub(crate) admin_bind_address: Address,
-    /// On which port
+    /// Where the way to the metrics is shown
     #[arg(long, value_name = "PORT", default_value_t = 8094)]
     pub(crate) admin_server_port: u16,
     /// Speak the original's wire alone, also with a server of ours
@@ -198,12 +180,6 @@ pub(crate) struct AgentAbsent {
     pub(crate) count_server_leases: bool,
     #[arg(long, hide = true, default_value = "default")]
     pub(crate) server_count_source: String,
-    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) enable_profiling: bool,
-    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) enable_contention_profiling: bool,
     /// Nothing here has the channel that it warns of.
     #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
@@ -212,18 +188,29 @@ pub(crate) struct AgentAbsent {
     pub(crate) lease_label_selector: String,
 }
 
-/// Flags that change nothing here, but stand in many manifests.
+/// Flags that both ends have.
 #[derive(Debug, Args)]
 pub(crate) struct CommonArgs {
+    /// Where the admin port listens: on which address
+    #[arg(long, value_name = "IP", value_parser = address, default_value = "127.0.0.1")]
+    pub(crate) admin_bind_address: Address,
+    /// After which silence the other side is asked whether it lives
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1h")]
+    pub(crate) keepalive_time: Duration,
     /// How much is logged: from 4 on, more
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub(crate) verbosity: i32,
-    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) logtostderr: bool,
-    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) alsologtostderr: bool,
+    #[command(flatten)]
+    pub(crate) api_server: ApiServerArgs,
+    #[command(flatten)]
+    pub(crate) absent: CommonAbsent,
+    #[command(flatten)]
+    pub(crate) idle: IdleArgs,
+}
+
+/// How the API server is reached, and where its Leases are.
+#[derive(Debug, Args)]
+pub(crate) struct ApiServerArgs {
     #[arg(long, hide = true, default_value = "")]
     pub(crate) kubeconfig: String,
     #[arg(long, hide = true, default_value_t = 0.0)]
@@ -234,6 +221,28 @@ pub(crate) struct CommonArgs {
     pub(crate) lease_namespace: String,
     #[arg(long, hide = true, default_value = "")]
     pub(crate) lease_label: String,
+}
+
+/// Flags of both originals for what is not there.
+#[derive(Debug, Args)]
+pub(crate) struct CommonAbsent {
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) enable_profiling: bool,
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) enable_contention_profiling: bool,
+}
+
+/// Flags that change nothing here, but stand in many manifests.
+#[derive(Debug, Args)]
+pub(crate) struct IdleArgs {
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) logtostderr: bool,
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) alsologtostderr: bool,
     /// The original's channel between its threads; here connections have bounds of their own.
     #[arg(long, hide = true, default_value_t = 0)]
     pub(crate) xfr_channel_size: u32,

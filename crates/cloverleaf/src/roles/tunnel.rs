@@ -15,7 +15,7 @@ pub(crate) use agent::run as agent;
 pub(crate) use server::run as server;
 
 use crate::UsageError;
-use crate::cli::Address;
+use crate::cli::{Address, CommonAbsent};
 
 /// What is logged at `--v=4` and above is more than usual.
 const VERBOSE_FROM: i32 = 4;
@@ -33,6 +33,13 @@ fn absent(flag: &str, is_off: bool) -> Result<(), UsageError> {
     Err(UsageError(format!(
         "flag {flag}: not available; see docs/tunnel.md for what is in its place"
     )))
+}
+
+impl CommonAbsent {
+    fn check(&self) -> Result<(), UsageError> {
+        absent("--enable-profiling", !self.enable_profiling)?;
+        absent("--enable-contention-profiling", !self.enable_contention_profiling)
+    }
 }
 
 /// `flag`, else the environment's, else a random one.

@@ -57,10 +57,10 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
             sync_interval: args.sync_interval,
             sync_interval_cap: args.sync_interval_cap,
             sync_forever: args.sync_forever,
-            keepalive: if args.keepalive_time.is_zero() {
+            keepalive: if args.common.keepalive_time.is_zero() {
                 Duration::MAX
             } else {
-                args.keepalive_time
+                args.common.keepalive_time
             },
             extensions: !args.no_extensions,
         };
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
 async fn serve(args: &AgentArgs, settings: Settings, signals: &mut Signals) -> anyhow::Result<()> {
     let health = socket_address(args.health_server_host, args.health_server_port);
     let health_socket = pages::bind(health, "--health-server-port")?;
-    let admin = socket_address(args.admin_bind_address, args.admin_server_port);
+    let admin = socket_address(args.common.admin_bind_address, args.admin_server_port);
     let admin_socket = pages::bind(admin, "--admin-server-port")?;
     eprintln!(
         "cloverleaf tunnel agent {}: {} for servers at {}",
@@ -110,8 +110,7 @@ fn check_absent(args: &AgentArgs) -> Result<(), UsageError> {
     absent("--count-server-leases", !flags.count_server_leases)?;
     let source = flags.server_count_source.as_str();
     absent("--server-count-source", matches!(source, "default" | ""))?;
-    absent("--enable-profiling", !flags.enable_profiling)?;
-    absent("--enable-contention-profiling", !flags.enable_contention_profiling)
+    args.common.absent.check()
 }
 
 fn server(args: &AgentArgs) -> Result<Target, UsageError> {

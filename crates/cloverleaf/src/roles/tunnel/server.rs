@@ -98,7 +98,7 @@ fn settings(args: &ServerArgs, mode: Mode) -> Result<Settings, UsageError> {
         server_count: args.server_count,
         strategies,
         backend_dial_timeout: Some(args.backend_dial_timeout).filter(|time| !time.is_zero()),
-        keepalive: or_never(args.keepalive_time),
+        keepalive: or_never(args.common.keepalive_time),
         frontend_keepalive: or_never(args.frontend_keepalive_time),
     })
 }
@@ -110,8 +110,7 @@ fn check_absent(args: &ServerArgs) -> Result<(), UsageError> {
     absent("--authentication-audience", flags.authentication_audience.is_empty())?;
     absent("--cipher-suites", flags.cipher_suites.is_empty())?;
     absent("--enable-lease-controller", !flags.enable_lease_controller)?;
-    absent("--enable-profiling", !flags.enable_profiling)?;
-    absent("--enable-contention-profiling", !flags.enable_contention_profiling)
+    args.common.absent.check()
 }
 
 fn tls_version(text: &str) -> Result<TlsVersion, UsageError> {
@@ -183,7 +182,7 @@ impl Server {
         let client_sockets = client_sockets(args, clients, count)?;
         let health = socket_address(args.health_bind_address, args.health_port);
         let health = pages::bind(health, "--health-port")?;
-        let admin = socket_address(args.admin_bind_address, args.admin_port);
+        let admin = socket_address(args.common.admin_bind_address, args.admin_port);
         let admin = pages::bind(admin, "--admin-port")?;
         let hub = Hub::new(plan.settings, random());
         let workers = Workers::start(count).context("starting worker threads")?;
