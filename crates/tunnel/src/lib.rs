@@ -8,6 +8,8 @@
 pub mod agent;
 mod buffered;
 mod carrier;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod grpc;
 mod http2;
 pub mod identifiers;

@@ -365,7 +365,7 @@ impl<T: Ends> Link<T> {
         !self.control.is_empty() || !self.turns.is_empty()
     }
 
-    /// The next packet to be sent, with at most so much payload: connections take turns.
+    /// The next packet to be sent, with at most so much payload, which must not be 0: connections take turns.
     pub fn next(&mut self, payload_max: usize) -> Option<Packet> {
         if let Some(packet) = self.control.pop_front() {
             return Some(packet);
@@ -454,6 +454,10 @@ impl<T: Ends> Link<T> {
             };
         };
         if self.flow == Flow::Credit {
+            // It sends by credit that it has not read.
+            if self.control.len() >= 2 * CONTROL_PACKETS_MAX {
+                return Err(LinkError::NotReading);
+            }
             let left = connection.allowance.checked_sub(bytes.len() as u64);
             connection.allowance = left.ok_or(LinkError::BeyondCredit(number))?;
         }
@@ -611,10 +615,14 @@ impl<T: Ends> Link<T> {
             connection.ends.readable();
             connection.ends.writable();
         }
-        self.connections.retain(|_, connection| !connection.deaf);
+        let deaf = self.connections.iter().filter(|(_, connection)| connection.deaf);
+        let nobodys: Vec<i64> = deaf.map(|(number, _)| *number).collect();
+        nobodys.into_iter().for_each(|number| self.remove(number));
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod books;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

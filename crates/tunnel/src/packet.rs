@@ -11,6 +11,7 @@ mod message;
 use bytes::Bytes;
 
 pub use decode::{DecodeError, Decoder};
+pub use fields::Malformed;
 pub use message::Message;
 
 /// One packet. Numbers of connections are the agent's to give, from 1; numbers of dials are the dialling side's.

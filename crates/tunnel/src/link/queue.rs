@@ -31,6 +31,13 @@ impl Queue {
         }
     }
 
+    /// The sum is right, and no piece is empty.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn check(&self) {
+        assert_eq!(self.bytes, self.pieces.iter().map(Bytes::len).sum::<usize>());
+        assert!(self.pieces.iter().all(|piece| !piece.is_empty()));
+    }
+
     /// Empties it; how much there was.
     pub(super) fn clear(&mut self) -> usize {
         self.pieces = VecDeque::new();

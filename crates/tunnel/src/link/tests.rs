@@ -232,6 +232,26 @@ fn answers_that_nobody_reads_are_bounded() {
 }
 
 #[test]
+fn credit_that_nobody_reads_is_bounded() {
+    let (mut link, _, now) = link(Side::Agent, Flow::Credit);
+    let payload = Bytes::from(vec![0; CREDIT_BYTES_MAX / 2]);
+    let more = |link: &mut Link<Told>, bytes: usize| {
+        let data = Packet::Data { connection: 1, bytes: payload.slice(..bytes) };
+        let took = link.receive(data, now);
+        while matches!(link.read(1, CREDIT_BYTES_MAX, now), Read::Bytes(_)) {}
+        took
+    };
+    // Until its window has grown.
+    for _ in 0..64 {
+        more(&mut link, CREDIT_BYTES / 2).unwrap();
+    }
+    let go_on = |_| more(&mut link, CREDIT_BYTES_MAX / 2).err();
+    let refused = (0..4 * CONTROL_PACKETS_MAX).find_map(go_on);
+    assert_eq!(refused, Some(LinkError::NotReading));
+    link.check();
+}
+
+#[test]
 fn small_pieces_are_sent_together_and_large_ones_as_they_are() {
     let (mut link, _, _) = link(Side::Agent, Flow::Buffered);
     for _ in 0..10 {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::fields::{Fields, Malformed, varint};
+use super::fields::{Fields, Malformed, Value, varint};
 use super::message::DATA_HEAD_BYTES_MAX;
 use super::{Packet, number};
 
@@ -276,16 +276,17 @@ fn packet(message: Bytes) -> Result<Option<Packet>, DecodeError> {
     let mut kind = 0;
     let mut content: Option<(u32, Bytes)> = None;
     while let Some((field, value)) = fields.next()? {
-        match field {
-            number::TYPE => kind = value.unsigned(),
+        match (field, value) {
+            // An enumeration has 32 bits.
+            (number::TYPE, Value::Number(value)) => kind = value & u64::from(u32::MAX),
             // Of several of a `oneof` the last counts; of the same one, both together.
-            _ if KINDS.iter().any(|(_, known)| *known == field) => {
-                let bytes = value.into_bytes();
+            (_, Value::Bytes(bytes)) if KINDS.iter().any(|(_, known)| *known == field) => {
                 content = Some(match content.take() {
                     Some((same, before)) if same == field => (field, joined(&before, &bytes)),
                     _ => (field, bytes),
                 });
             }
+            // Not known, or not of the type that is known.
             _ => {}
         }
     }
@@ -315,13 +316,17 @@ fn decode_content(
     let (mut numbers, mut texts) =
         ([0_i64; 4], [Bytes::new(), Bytes::new(), Bytes::new(), Bytes::new()]);
     while let Some((field, value)) = fields.next()? {
-        if let Some(index) = usize::try_from(field).ok().filter(|index| *index < numbers.len()) {
-            numbers[index] = value.signed();
-            texts[index] = value.into_bytes();
+        let Some(index) = usize::try_from(field).ok().filter(|index| *index < numbers.len()) else {
+            continue;
+        };
+        match value {
+            Value::Number(number) => numbers[index] = number.cast_signed(),
+            Value::Bytes(bytes) => texts[index] = bytes,
+            Value::Other => {}
         }
     }
     let [_, one, two, three] = texts;
-    let text = |bytes: Bytes| super::fields::Value::Bytes(bytes).into_text();
+    let text = |bytes: Bytes| String::from_utf8(bytes.into()).map_err(|_| Malformed::Text);
     Ok(Some(match (kind, *field) {
         number::DIAL_REQUEST => {
             Packet::DialRequest { protocol: text(one)?, address: text(two)?, dial: numbers[3] }

@@ -35,31 +35,6 @@ pub(super) enum Value {
     Other,
 }
 
-impl Value {
-    /// As a signed number; 0 for another kind, as for a field of another type than is known.
-    pub(super) fn signed(&self) -> i64 {
-        self.unsigned().cast_signed()
-    }
-
-    pub(super) fn unsigned(&self) -> u64 {
-        match self {
-            Self::Number(number) => *number,
-            Self::Bytes(_) | Self::Other => 0,
-        }
-    }
-
-    pub(super) fn into_bytes(self) -> Bytes {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Number(_) | Self::Other => Bytes::new(),
-        }
-    }
-
-    pub(super) fn into_text(self) -> Result<String, Malformed> {
-        String::from_utf8(self.into_bytes().to_vec()).map_err(|_| Malformed::Text)
-    }
-}
-
 /// The fields of a message.
 #[derive(Debug)]
 pub(super) struct Fields(pub(super) Bytes);
