@@ -3,9 +3,9 @@
 //! `pace` decides when to connect to a server again, `session` is one stream, `dial` one connection. Must not know
 //! flags or files. Start at [`Agent`].
 
-mod dial;
+pub(crate) mod dial;
 mod pace;
-mod session;
+pub(crate) mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -164,7 +164,7 @@ impl Agent {
                     failures.clear();
                     let (agent, ended) = (self.clone(), ended.clone());
                     drop(net::task::spawn_local("tunnel session", async move {
-                        session.run(&agent).await;
+                        session.run(&agent, agent.dialer.clone()).await;
                         let _ = ended.try_send(());
                     }));
                     pace.succeeded()

@@ -2,11 +2,15 @@
 //!
 //! Must not know the stream of packets beyond its own connection.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model::{HostName, Target};
+use net::dial::{DialError, Dialer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 use super::Agent;
 use crate::carrier::{Carrier, Tunnelled};
@@ -14,7 +18,7 @@ use crate::packet::Packet;
 use crate::splice::splice;
 
 /// As the original has it.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the server asked for.
 pub(super) struct Asked {
@@ -23,17 +27,30 @@ pub(super) struct Asked {
     pub(super) dial: i64,
 }
 
+/// What an agent connects to: the network that it is in, but for simulations.
+pub(crate) trait Targets: Clone + 'static {
+    /// A connection to one.
+    type Stream: AsyncRead + AsyncWrite + Unpin;
+
+    /// Connects within [`DIAL_TIMEOUT`]; else an error in the original's form, by which clients tell what happened.
+    fn connect(
+        &self,
+        protocol: &str,
+        address: &str,
+    ) -> impl Future<Output = Result<Self::Stream, String>>;
+}
+
 /// Serves it until it ends. Dropped, both connections are closed.
-pub(super) async fn serve(
+pub(super) async fn serve<T: Targets>(
     agent: Arc<Agent>,
-    carrier: Arc<Carrier>,
-    tunnelled: Tunnelled,
+    targets: T,
+    (carrier, tunnelled): (Arc<Carrier>, Tunnelled),
     asked: Asked,
 ) {
     let Asked { protocol, address, dial } = asked;
     let stats = &agent.stats;
     let start = Instant::now();
-    let connected = connect(&agent, &protocol, &address).await;
+    let connected = targets.connect(&protocol, &address).await;
     stats.dial_duration.observe(start.elapsed());
     let stream = match connected {
         Ok(stream) => stream,
@@ -61,20 +78,16 @@ pub(super) async fn serve(
     tracing::debug!(address, ?end, "a connection has ended");
 }
 
-/// Connects; else an error in the original's form, by which clients tell what happened.
-async fn connect(
-    agent: &Agent,
-    protocol: &str,
-    address: &str,
-) -> Result<tokio::net::TcpStream, String> {
-    let failed = |what: &str| format!("dial {protocol} {address}: {what}");
-    if protocol != "tcp" {
-        return Err(failed("unknown network"));
-    }
-    let target = target(address).ok_or_else(|| failed("expected host:port"))?;
-    agent.dialer.connect_tcp(&target, DIAL_TIMEOUT).await.map_err(|error| {
-        use net::dial::DialError;
-        match error {
+impl Targets for Dialer {
+    type Stream = TcpStream;
+
+    async fn connect(&self, protocol: &str, address: &str) -> Result<TcpStream, String> {
+        let failed = |what: &str| format!("dial {protocol} {address}: {what}");
+        if protocol != "tcp" {
+            return Err(failed("unknown network"));
+        }
+        let target = target(address).ok_or_else(|| failed("expected host:port"))?;
+        self.connect_tcp(&target, DIAL_TIMEOUT).await.map_err(|error| match error {
             DialError::Timeout { .. } => failed("i/o timeout"),
             DialError::Resolve { source, .. } => {
                 format!("dial {protocol}: lookup {address}: {source}")
@@ -82,8 +95,8 @@ async fn connect(
             DialError::Refused { reason, .. } => failed(&reason.to_string()),
             DialError::Connect { source, .. } => failed(&format!("connect: {source}")),
             DialError::Tls { source, .. } => failed(&format!("tls: {source}")),
-        }
-    })
+        })
+    }
 }
 
 fn target(address: &str) -> Option<Target> {

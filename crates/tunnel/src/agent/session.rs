@@ -10,10 +10,12 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue};
 use net::dial::DialError;
 use tls::ClientStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::{Agent, dial};
+use super::Agent;
+use super::dial::{self, Targets};
 use crate::buffered::Buffered;
 use crate::carrier::{Carrier, CarrierError};
 use crate::grpc::{self, PacketReader};
@@ -21,14 +23,14 @@ use crate::link::{Flow, Side};
 use crate::packet::{Message, Packet};
 use crate::{FEATURES, FEATURES_FIELD, http2};
 
-/// TCP, TLS and HTTP/2 together, and then as long again for the server's word.
+/// TCP and TLS together, and then as long again for HTTP/2 and the server's word.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections through one stream at a time.
 const CONNECTIONS_MAX: usize = 65_536;
 
 /// Why there is no stream to a server.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     /// No TCP connection.
     #[error("the server cannot be reached")]
     Dial(#[from] DialError),
@@ -52,31 +54,58 @@ pub(super) enum ConnectError {
     Answer(String),
 }
 
+/// How servers are reached, other than in simulations.
 type Io = ClientStream<Buffered<TcpStream>>;
-type Connection = h2::client::Connection<Io, Message>;
+type Connection<S> = h2::client::Connection<S, Message>;
 
 /// What came of connecting.
-pub(super) enum Attempt {
+pub(crate) enum Attempt<S> {
     /// A stream to a server that there was none to.
-    New(Box<Session>),
+    New(Box<Session<S>>),
     /// There is one to this server already.
     Known(String),
 }
 
 /// One stream.
-pub(super) struct Session {
+pub(crate) struct Session<S> {
     server: String,
     flow: Flow,
     /// Runs the connection; nothing moves without it.
-    connection: Connection,
+    connection: Connection<S>,
     out: SendStream<Message>,
     incoming: RecvStream,
 }
 
 /// Connects to whatever server is behind the address. Dropped, the connection is closed.
-pub(super) async fn connect(agent: &Agent) -> Result<Attempt, ConnectError> {
+pub(super) async fn connect(agent: &Agent) -> Result<Attempt<Io>, ConnectError> {
     let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(agent)).await;
-    let (mut send, mut connection) = opened.map_err(|_| ConnectError::Timeout)??;
+    begin(agent, opened.map_err(|_| ConnectError::Timeout)??).await
+}
+
+async fn open(agent: &Agent) -> Result<Io, ConnectError> {
+    let settings = &agent.settings;
+    let stream = agent.dialer.connect_tcp(&settings.server, CONNECT_TIMEOUT).await?;
+    http2::keep_queue_short(&stream);
+    let tls = settings.tls.load_full();
+    let stream = tls.connect(Buffered::new(stream), &settings.server_name).await?;
+    stream.io().bundle_writes();
+    Ok(stream)
+}
+
+/// Begins a stream on a connection to a server. Dropped, the connection is closed.
+pub(crate) async fn begin<S>(agent: &Agent, io: S) -> Result<Attempt<S>, ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let begun = tokio::time::timeout(CONNECT_TIMEOUT, speak(agent, io)).await;
+    begun.map_err(|_| ConnectError::Timeout)?
+}
+
+async fn speak<S>(agent: &Agent, io: S) -> Result<Attempt<S>, ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut send, mut connection) = handshake(io).await?;
     let request = request(agent)?;
     let (answer, out) = send.send_request(request, false)?;
     let answer = tokio::select! {
@@ -85,7 +114,6 @@ pub(super) async fn connect(agent: &Agent) -> Result<Attempt, ConnectError> {
             ended?;
             return Err(ConnectError::Answer("the connection was closed".to_owned()));
         }
-        () = tokio::time::sleep(CONNECT_TIMEOUT) => return Err(ConnectError::Timeout),
     };
     let (server, count) = said(answer.status(), answer.headers())?;
     let ours = answer.headers().get(FEATURES_FIELD).is_some_and(|value| value == FEATURES);
@@ -98,13 +126,10 @@ pub(super) async fn connect(agent: &Agent) -> Result<Attempt, ConnectError> {
     Ok(Attempt::New(Box::new(Session { server, flow, connection, out, incoming })))
 }
 
-async fn open(agent: &Agent) -> Result<(SendRequest<Message>, Connection), ConnectError> {
-    let settings = &agent.settings;
-    let stream = agent.dialer.connect_tcp(&settings.server, CONNECT_TIMEOUT).await?;
-    http2::keep_queue_short(&stream);
-    let tls = settings.tls.load_full();
-    let stream = tls.connect(Buffered::new(stream), &settings.server_name).await?;
-    stream.io().bundle_writes();
+async fn handshake<S>(io: S) -> Result<(SendRequest<Message>, Connection<S>), ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(http2::CARRIER_WINDOW_BYTES)
@@ -113,7 +138,7 @@ async fn open(agent: &Agent) -> Result<(SendRequest<Message>, Connection), Conne
         .max_send_buffer_size(http2::SEND_BUFFER_BYTES)
         .max_header_list_size(grpc::HEADER_BYTES_MAX)
         .enable_push(false);
-    Ok(builder.handshake(stream).await?)
+    Ok(builder.handshake(io).await?)
 }
 
 fn request(agent: &Agent) -> Result<http::Request<()>, ConnectError> {
@@ -160,9 +185,9 @@ fn said(status: http::StatusCode, fields: &HeaderMap) -> Result<(String, usize),
     Ok((id, count))
 }
 
-impl Session {
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Serves the stream until it ends. Dropped, it is closed, and its connections with it.
-    pub(super) async fn run(self, agent: &Arc<Agent>) {
+    pub(crate) async fn run(self, agent: &Arc<Agent>, targets: impl Targets) {
         let Self { server, flow, mut connection, mut out, incoming } = self;
         let round_trip = http2::RoundTrip::default();
         let carrier = Carrier::new(Side::Agent, flow, round_trip.clone());
@@ -178,7 +203,7 @@ impl Session {
         let drain = say_when_draining(&mut draining, &carrier);
         let stats = &agent.stats;
         let ended: Result<(), CarrierError> = tokio::select! {
-            ended = receive(agent, &carrier, &mut packets) => ended,
+            ended = receive(agent, &targets, &carrier, &mut packets) => ended,
             error = carrier.run_sender(&mut out, |packet| stats.to_server.count(packet)) => {
                 Err(error.into())
             }
@@ -221,6 +246,7 @@ impl Drop for Present<'_> {
 
 async fn receive(
     agent: &Arc<Agent>,
+    targets: &impl Targets,
     carrier: &Arc<Carrier>,
     packets: &mut PacketReader,
 ) -> Result<(), CarrierError> {
@@ -238,7 +264,8 @@ async fn receive(
                 last += 1;
                 let tunnelled = carrier.open(last)?;
                 let asked = dial::Asked { protocol, address, dial };
-                let connection = dial::serve(agent.clone(), carrier.clone(), tunnelled, asked);
+                let stream = (carrier.clone(), tunnelled);
+                let connection = dial::serve(agent.clone(), targets.clone(), stream, asked);
                 drop(net::task::spawn_local("tunnel target", connection));
             }
             Packet::DialResponse { .. } | Packet::CloseDial { .. } | Packet::Drain => {}

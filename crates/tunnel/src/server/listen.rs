@@ -80,8 +80,9 @@ pub fn serve(
     Ok(Accepting(tasks))
 }
 
+/// Whom a connection is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Port {
+pub(crate) enum Port {
     Clients,
     Agents,
 }
@@ -136,7 +137,8 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn connection<S>(io: S, hub: Arc<Hub>, port: Port)
+/// Serves a connection until it ends. Dropped, all its calls are over.
+pub(crate) async fn connection<S>(io: S, hub: Arc<Hub>, port: Port)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
