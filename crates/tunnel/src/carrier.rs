@@ -16,6 +16,7 @@ use crate::grpc::{PacketReader, StreamError};
 use crate::http2::RoundTrip;
 use crate::link::{Closed, Ends, Flow, Link, LinkError, Read, STALL_MAX, Side};
 use crate::packet::{Message, Packet};
+use crate::splice::LINGER;
 
 /// Payload of a packet that is sent: how long others may have to wait for their turn, and far below what originals
 /// take (4 MiB).
@@ -30,6 +31,11 @@ pub(crate) enum CarrierError {
     /// What became of the stream.
     #[error("the stream of packets ended")]
     Stream(#[from] StreamError),
+}
+
+/// The runtime's time, which a simulation may stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Who waits at this end of a connection.
@@ -87,6 +93,12 @@ impl Carrier {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Looks through the link's books.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        self.lock().link.check();
+    }
+
     /// How many connections there are.
     pub(crate) fn connections(&self) -> usize {
         self.lock().link.len()
@@ -109,7 +121,7 @@ impl Carrier {
     /// A packet about a connection has come.
     pub(crate) fn receive(&self, packet: Packet) -> Result<(), LinkError> {
         let mut state = self.lock();
-        state.link.receive(packet, Instant::now())?;
+        state.link.receive(packet, now())?;
         if state.link.has_next() {
             wake(&mut state.sender);
         }
@@ -172,6 +184,19 @@ impl Carrier {
         }
     }
 
+    /// Forgets, for ever, what clients that have gone sent to targets that take nothing. Dropped, nothing is lost.
+    pub(crate) async fn run_expiry(&self) -> StreamError {
+        loop {
+            tokio::time::sleep(LINGER).await;
+            let mut state = self.lock();
+            let closed = state.link.close_lingering();
+            if closed > 0 {
+                tracing::debug!(connections = closed, "closed: the target took nothing any more");
+                wake(&mut state.sender);
+            }
+        }
+    }
+
     /// The next packet of the stream, once no connection holds it up; `None` at its end. Dropped, nothing is lost.
     pub(crate) async fn next(
         &self,
@@ -183,7 +208,7 @@ impl Carrier {
         while self.lock().link.is_held_up() {
             if tokio::time::timeout(STALL_MAX / 4, self.free()).await.is_err() {
                 let mut state = self.lock();
-                let closed = state.link.close_stalled(Instant::now());
+                let closed = state.link.close_stalled(now());
                 if closed > 0 {
                     tracing::warn!(
                         connections = closed,
@@ -232,7 +257,7 @@ impl Tunnelled {
         let mut state = self.carrier.lock();
         let held_up = state.link.is_held_up();
         state.link.set_round_trip(self.carrier.round_trip.get());
-        match state.link.read(self.number, most, Instant::now()) {
+        match state.link.read(self.number, most, now()) {
             Read::Wait => {
                 if let Some(waiting) = state.link.ends_mut(self.number) {
                     wait(&mut waiting.reader, cx);
@@ -249,6 +274,11 @@ impl Tunnelled {
                 Poll::Ready(read)
             }
         }
+    }
+
+    /// Whether the other side has closed it: nothing comes but what has arrived.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.carrier.lock().link.is_closed(self.number)
     }
 
     /// How much payload is taken now, at least a byte.

@@ -16,6 +16,8 @@ pub mod identifiers;
 pub mod link;
 pub mod packet;
 pub mod server;
+#[cfg(test)]
+mod simulation;
 mod splice;
 pub mod stats;
 

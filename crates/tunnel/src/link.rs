@@ -42,6 +42,10 @@ const CREDIT_ROUND_TRIPS_MAX: u32 = 16;
 /// Packets other than payload that wait to be sent; a peer that causes more without reading them is cut off.
 pub const CONTROL_PACKETS_MAX: usize = 64 * 1024;
 
+/// Why the tunnel closes a connection itself.
+const UNREAD: &str = "closed by the tunnel: what has arrived was not read";
+const UNTAKEN: &str = "closed by the tunnel: what was sent was not taken";
+
 /// Which end this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -141,6 +145,8 @@ struct Connection<T> {
     given: Option<Instant>,
     /// More waits than [`BUFFERED_BYTES_MAX`], since when nothing was taken.
     over: Option<Instant>,
+    /// Closed here, and how much the other side had yet to take when [`Link::close_lingering`] last looked.
+    lingering: Option<usize>,
 }
 
 impl<T> Connection<T> {
@@ -246,6 +252,7 @@ impl<T: Ends> Link<T> {
             window: CREDIT_BYTES,
             given: None,
             over: None,
+            lingering: None,
         };
         self.connections.insert(connection, new);
         Ok(())
@@ -395,8 +402,15 @@ impl<T: Ends> Link<T> {
                     }
                     return Some(Packet::Finish { connection: number });
                 }
-                Out::Closing(_) if self.side == Side::Server => {
-                    return Some(Packet::CloseRequest { connection: number });
+                // Only between ours can the server say that it is no orderly end.
+                Out::Closing(error) if self.side == Side::Server => {
+                    let connection = number;
+                    let in_order = error.is_empty() || self.flow == Flow::Buffered;
+                    return Some(if in_order {
+                        Packet::CloseRequest { connection }
+                    } else {
+                        Packet::CloseResponse { error, connection }
+                    });
                 }
                 Out::Closing(error) => {
                     self.remove(number);
@@ -477,7 +491,8 @@ impl<T: Ends> Link<T> {
 
     fn receive_close(&mut self, number: i64, error: String, asked: bool) -> Result<(), LinkError> {
         let Some(connection) = self.connections.get_mut(&number) else {
-            if asked && self.side == Side::Agent {
+            let waits = asked || self.flow == Flow::Credit;
+            if waits && self.side == Side::Agent {
                 let error = "Unknown connectID".to_owned();
                 return self.send(Packet::CloseResponse { error, connection: number });
             }
@@ -495,6 +510,10 @@ impl<T: Ends> Link<T> {
         connection.ends.readable();
         connection.ends.writable();
         if connection.deaf {
+            if connection.out == Out::Finishing {
+                // It had all been said but for the end: now the other side waits for an answer.
+                connection.out = Out::Closing(String::new());
+            }
             self.take_turn(number);
         }
         Ok(())
@@ -577,8 +596,36 @@ impl<T: Ends> Link<T> {
             found.extend(most.map(|(number, _)| *number));
         }
         for number in &found {
-            self.break_off(*number, "closed by the tunnel: what has arrived was not read");
+            self.break_off(*number, UNREAD);
         }
+        found.len()
+    }
+
+    /// Whether the other side has closed a connection, or it is not there.
+    #[must_use]
+    pub fn is_closed(&self, connection: i64) -> bool {
+        let found = self.connections.get(&connection);
+        found.is_none_or(|found| matches!(found.input, In::Closed(_)))
+    }
+
+    /// Drops the payload of connections that are closed here and of which the other side has taken nothing since this
+    /// was last called, so that the close goes out; how many.
+    pub fn close_lingering(&mut self) -> usize {
+        let mut found = Vec::new();
+        for (number, connection) in &mut self.connections {
+            let left = connection.outbound.len();
+            let closing = matches!(connection.out, Out::Closing(_) | Out::Finishing);
+            if connection.deaf
+                && closing
+                && left > 0
+                && connection.lingering.replace(left) == Some(left)
+            {
+                connection.outbound.clear();
+                connection.out = Out::Closing(UNTAKEN.to_owned());
+                found.push(*number);
+            }
+        }
+        found.iter().for_each(|number| self.take_turn(*number));
         found.len()
     }
 

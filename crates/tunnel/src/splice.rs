@@ -7,9 +7,11 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::Sleep;
 
 use crate::carrier::Tunnelled;
 use crate::link::Read;
@@ -22,6 +24,12 @@ const OUT_BYTES_MAX: usize = 256 * 1024;
 const BUFFER_BYTES: usize = 256 * 1024;
 /// What is shorter than this is copied out of the buffer, which it would hold otherwise.
 const SMALL_BYTES: usize = 4096;
+/// How long what a client sent before it closed waits for a target that takes nothing of it; at most twice as long.
+pub(crate) const LINGER: Duration = Duration::from_secs(60);
+/// How long a connection may be stuck: nothing is taken of what came from the one side, or one direction has ended and
+/// nothing comes in the other. Whoever has gone altogether looks the same as who is slow, or only has nothing more to
+/// say.
+pub(crate) const STUCK_MAX: Duration = Duration::from_secs(3600);
 /// Steps in a row before others have their turn.
 const STEPS_IN_A_ROW_MAX: usize = 4;
 
@@ -40,13 +48,30 @@ pub(crate) enum End {
     Closed(String),
 }
 
-/// Carries bytes until it is over. `first` has been read from the other connection already. Dropped, both connections
-/// are closed.
-pub(crate) async fn splice<S>(tunnelled: Tunnelled, mut other: S, first: Bytes) -> End
+/// What depends on who is on the other side.
+#[derive(Debug)]
+pub(crate) struct Manners<S> {
+    /// How long what is left may wait for one that takes nothing, once the tunnel's side is gone; `None`: for ever.
+    pub(crate) linger: Option<Duration>,
+    /// Makes its close a reset, where it can: what it got is not the whole.
+    pub(crate) reset: fn(&S),
+}
+
+/// Carries bytes until it is over. `first` has been read from the other connection already. A connection that breaks
+/// off on one side is broken off on the other, so that nobody takes a part for the whole. Dropped, both connections are
+/// closed.
+pub(crate) async fn splice<S>(
+    tunnelled: Tunnelled,
+    mut other: S,
+    first: Bytes,
+    Manners { linger, reset }: Manners<S>,
+) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut inward_ended = false;
+    let mut inward = Inward::default();
+    let mut lingering = Patience::default();
+    let mut stuck = Patience::default();
     let mut outward = Outward::default();
     if !first.is_empty() {
         // It is over where it does not take it; what is read next says so.
@@ -56,32 +81,85 @@ where
         if let Poll::Ready(end) = outward.poll(&tunnelled, &mut other, cx) {
             return Poll::Ready(end);
         }
-        if !inward_ended && let Poll::Ready(how) = poll_inward(&tunnelled, &mut other, cx) {
-            inward_ended = true;
+        let (blocked, written) = (outward.left.has_remaining(), outward.written);
+        if let Some(linger) = linger.filter(|_| blocked)
+            && lingering.poll(linger, || (written, tunnelled.is_closed()), cx).is_ready()
+        {
+            return Poll::Ready(End::Failed);
+        }
+        if !inward.ended
+            && let Poll::Ready(how) = inward.poll(&tunnelled, &mut other, cx)
+        {
+            inward.ended = true;
             match how {
-                Inward::Finished if tunnelled.has_half_close() => tunnelled.finish(),
-                Inward::Finished => return Poll::Ready(End::Finished),
-                Inward::Failed => return Poll::Ready(End::Failed),
+                InwardEnd::Finished if tunnelled.has_half_close() => tunnelled.finish(),
+                InwardEnd::Finished => return Poll::Ready(End::Finished),
+                InwardEnd::Failed => return Poll::Ready(End::Failed),
                 // What has come from the tunnel is still to be passed on.
-                Inward::NotTaken => {}
+                InwardEnd::NotTaken => {}
             }
         }
-        if inward_ended && outward.stage == Stage::Ended {
+        if inward.ended && outward.stage == Stage::Ended {
             return Poll::Ready(End::Finished);
+        }
+        let moved = || (written + inward.pushed, inward.ended || inward.full);
+        if moved().1 && stuck.poll(STUCK_MAX, moved, cx).is_ready() {
+            return Poll::Ready(End::Failed);
         }
         Poll::Pending
     })
     .await;
-    tunnelled.close("");
-    if matches!(end, End::Closed(_)) {
-        // What was written is still to be sent, with the end after it.
-        let _ = poll_fn(|cx| Pin::new(&mut other).poll_shutdown(cx)).await;
+    match &end {
+        End::Finished => tunnelled.close(""),
+        End::Failed => {
+            reset(&other);
+            tunnelled.close("the connection broke off");
+        }
+        End::Closed(reason) => {
+            tunnelled.close("");
+            if reason.is_empty() {
+                // What was written is still to be sent, with the end after it.
+                let _ = poll_fn(|cx| Pin::new(&mut other).poll_shutdown(cx)).await;
+            } else {
+                reset(&other);
+            }
+        }
     }
     end
 }
 
+/// Looks now and then whether bytes still move.
+#[derive(Default)]
+struct Patience {
+    timer: Option<Pin<Box<Sleep>>>,
+    /// As it was when the timer was set.
+    moved: u64,
+}
+
+impl Patience {
+    /// Ready where no byte has moved for so long, at most twice, and the other thing is so as well.
+    fn poll(
+        &mut self,
+        time: Duration,
+        now: impl Fn() -> (u64, bool),
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        loop {
+            let timer = self.timer.get_or_insert_with(|| {
+                self.moved = now().0;
+                Box::pin(tokio::time::sleep(time))
+            });
+            ready!(timer.as_mut().poll(cx));
+            self.timer = None;
+            if now() == (self.moved, true) {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
 /// How the way into the tunnel ended.
-enum Inward {
+enum InwardEnd {
     /// The other connection has said all.
     Finished,
     /// The other connection failed.
@@ -91,27 +169,40 @@ enum Inward {
 }
 
 /// From the other connection into the tunnel.
-fn poll_inward<S: AsyncRead + Unpin>(
-    tunnelled: &Tunnelled,
-    other: &mut S,
-    cx: &mut Context<'_>,
-) -> Poll<Inward> {
-    for _ in 0..STEPS_IN_A_ROW_MAX {
-        let Ok(room) = ready!(tunnelled.poll_room(cx)) else {
-            return Poll::Ready(Inward::NotTaken);
-        };
-        match ready!(poll_bytes(other, room, cx)) {
-            Ok(bytes) if bytes.is_empty() => return Poll::Ready(Inward::Finished),
-            Ok(bytes) => {
-                if tunnelled.push(bytes).is_err() {
-                    return Poll::Ready(Inward::NotTaken);
+#[derive(Default)]
+struct Inward {
+    /// So far, to tell whether it goes on.
+    pushed: u64,
+    /// The tunnel takes nothing now.
+    full: bool,
+    ended: bool,
+}
+
+impl Inward {
+    fn poll<S: AsyncRead + Unpin>(
+        &mut self,
+        tunnelled: &Tunnelled,
+        other: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<InwardEnd> {
+        for _ in 0..STEPS_IN_A_ROW_MAX {
+            let room = tunnelled.poll_room(cx);
+            self.full = room.is_pending();
+            let Ok(room) = ready!(room) else { return Poll::Ready(InwardEnd::NotTaken) };
+            match ready!(poll_bytes(other, room, cx)) {
+                Ok(bytes) if bytes.is_empty() => return Poll::Ready(InwardEnd::Finished),
+                Ok(bytes) => {
+                    self.pushed += bytes.len() as u64;
+                    if tunnelled.push(bytes).is_err() {
+                        return Poll::Ready(InwardEnd::NotTaken);
+                    }
                 }
+                Err(_) => return Poll::Ready(InwardEnd::Failed),
             }
-            Err(_) => return Poll::Ready(Inward::Failed),
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
-    cx.waker().wake_by_ref();
-    Poll::Pending
 }
 
 /// Reads what there is, at most so much; nothing is the end.
@@ -139,6 +230,8 @@ fn poll_bytes<S: AsyncRead + Unpin>(
 #[derive(Default)]
 struct Outward {
     left: Bytes,
+    /// So far, to tell whether it goes on.
+    written: u64,
     stage: Stage,
     flushed: bool,
 }
@@ -195,7 +288,10 @@ impl Outward {
         while self.left.has_remaining() {
             match ready!(Pin::new(&mut *other).poll_write(cx, &self.left))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.left.advance(count),
+                count => {
+                    self.left.advance(count);
+                    self.written += count as u64;
+                }
             }
         }
         if self.stage == Stage::Ending {

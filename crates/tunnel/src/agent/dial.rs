@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use super::Agent;
 use crate::carrier::{Carrier, Tunnelled};
 use crate::packet::Packet;
-use crate::splice::splice;
+use crate::splice::{LINGER, Manners, splice};
 
 /// As the original has it.
 pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,6 +38,9 @@ pub(crate) trait Targets: Clone + 'static {
         protocol: &str,
         address: &str,
     ) -> impl Future<Output = Result<Self::Stream, String>>;
+
+    /// Makes the close of a connection a reset.
+    fn reset(stream: &Self::Stream);
 }
 
 /// Serves it until it ends. Dropped, both connections are closed.
@@ -74,12 +77,18 @@ pub(super) async fn serve<T: Targets>(
         return;
     }
     let _open = stats.open_endpoints.count();
-    let end = splice(tunnelled, stream, Bytes::new()).await;
+    let manners = Manners { linger: Some(LINGER), reset: T::reset };
+    let end = splice(tunnelled, stream, Bytes::new(), manners).await;
     tracing::debug!(address, ?end, "a connection has ended");
 }
 
 impl Targets for Dialer {
     type Stream = TcpStream;
+
+    fn reset(stream: &TcpStream) {
+        // It would only be closed in order.
+        let _ = stream.set_zero_linger();
+    }
 
     async fn connect(&self, protocol: &str, address: &str) -> Result<TcpStream, String> {
         let failed = |what: &str| format!("dial {protocol} {address}: {what}");

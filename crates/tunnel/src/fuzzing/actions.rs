@@ -36,6 +36,8 @@ struct Places {
     sent: usize,
     received: usize,
     read: usize,
+    /// Its user has closed it, which is done once.
+    closed: bool,
 }
 
 struct Run<'a> {
@@ -101,7 +103,7 @@ impl Run<'_> {
             }
             2 | 3 => self.push(number),
             4 => self.link.finish(number),
-            5 => self.link.close(number, "because".to_owned()),
+            5 => self.close(number, "because"),
             6 if action > 200 => self.link.forget(number),
             6..=8 => {
                 let most = self.size();
@@ -116,6 +118,9 @@ impl Run<'_> {
                 let millis = self.size() as u64;
                 self.now += Duration::from_millis(millis.min(2000));
                 self.link.close_stalled(self.now);
+                if action > 200 {
+                    self.link.close_lingering();
+                }
             }
             _ => {
                 if action == 255 {
@@ -125,6 +130,13 @@ impl Run<'_> {
             }
         }
         true
+    }
+
+    fn close(&mut self, number: i64, reason: &str) {
+        let place = self.places.entry(number).or_default();
+        if !std::mem::replace(&mut place.closed, true) {
+            self.link.close(number, reason.to_owned());
+        }
     }
 
     fn push(&mut self, number: i64) {
@@ -190,7 +202,7 @@ impl Run<'_> {
     /// Everybody reads, sends and closes, and the peer agrees to all: nothing is left.
     fn finish(&mut self) {
         for number in NUMBERS {
-            self.link.close(number, String::new());
+            self.close(number, "");
         }
         self.link.check();
         while self.next(SIZES[9]) {

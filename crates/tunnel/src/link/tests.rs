@@ -131,6 +131,37 @@ fn nothing_is_sent_without_credit_and_others_go_on() {
     assert_eq!(sent(&mut link).iter().map(payload).sum::<usize>(), 7);
 }
 
+#[test]
+fn an_end_that_waits_behind_payload_answers_a_close_that_comes_meanwhile() {
+    let (mut link, _, now) = link(Side::Agent, Flow::Credit);
+    link.push(1, vec![0; CREDIT_BYTES + 10].into()).unwrap();
+    link.finish(1);
+    link.receive(Packet::Finish { connection: 1 }, now).unwrap();
+    link.close(1, String::new());
+    assert_eq!(sent(&mut link).iter().map(payload).sum::<usize>(), CREDIT_BYTES);
+    link.receive(Packet::CloseRequest { connection: 1 }, now).unwrap();
+    let answer = Packet::CloseResponse { error: String::new(), connection: 1 };
+    assert_eq!(sent(&mut link), [answer]);
+    assert!(link.is_empty());
+}
+
+#[test]
+fn a_close_does_not_wait_for_ever_for_who_takes_nothing() {
+    let (mut link, _, now) = link(Side::Server, Flow::Credit);
+    link.push(1, vec![0; CREDIT_BYTES + 10].into()).unwrap();
+    link.close(1, String::new());
+    assert_eq!(sent(&mut link).iter().map(payload).sum::<usize>(), CREDIT_BYTES);
+    assert_eq!(link.close_lingering(), 0);
+    link.receive(Packet::Credit { connection: 1, bytes: 3 }, now).unwrap();
+    assert_eq!(sent(&mut link).iter().map(payload).sum::<usize>(), 3);
+    // It took something meanwhile.
+    assert_eq!(link.close_lingering(), 0);
+    assert_eq!(link.close_lingering(), 1);
+    let told = Packet::CloseResponse { error: UNTAKEN.to_owned(), connection: 1 };
+    assert_eq!(sent(&mut link), [told]);
+    link.check();
+}
+
 fn payload(packet: &Packet) -> usize {
     match packet {
         Packet::Data { bytes, .. } => bytes.len(),

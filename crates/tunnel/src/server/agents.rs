@@ -56,6 +56,7 @@ pub(super) async fn serve(
         error = carrier.run_sender(&mut out, |packet| hub.stats.to_agent.count(packet)) => {
             Err(CarrierError::Stream(error))
         }
+        error = carrier.run_expiry() => Err(CarrierError::Stream(error)),
     };
     match ended {
         Ok(()) => {

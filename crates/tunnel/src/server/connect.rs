@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::hub::{DialError, Hub};
-use crate::splice::splice;
+use crate::splice::{Manners, splice};
 
 /// The longest head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -60,7 +60,9 @@ where
                 io.flush().await
             };
             if answered.await.is_ok() {
-                let end = splice(tunnelled, io, early.freeze()).await;
+                // Without TLS's word of goodbye, and without the kernel's where something was not read.
+                let manners = Manners { linger: None, reset: |_| {} };
+                let end = splice(tunnelled, io, early.freeze(), manners).await;
                 tracing::debug!(?end, "a connection has ended");
             }
         }

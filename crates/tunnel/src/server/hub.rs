@@ -185,6 +185,12 @@ impl Hub {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Looks through the books of all agents' streams.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        self.registry().all().for_each(|(_, _, _, backend)| backend.carrier.check());
+    }
+
     /// How many streams of agents each of the strategies can choose from.
     #[must_use]
     pub fn ready(&self) -> Vec<(Strategy, usize)> {

@@ -158,9 +158,8 @@ impl Client {
             })
             .await
         };
-        let reason = reason?;
-        tunnelled.close("");
-        Ok(reason)
+        tunnelled.close(if reason.is_ok() { "" } else { "the client's stream broke off" });
+        reason
     }
 }
 
