@@ -5,6 +5,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -17,12 +19,15 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	"sigs.k8s.io/apiserver-network-proxy/konnectivity-client/pkg/client"
 )
 
 var (
-	proxy  = flag.String("proxy", "", "the server, as unix:PATH")
+	proxy  = flag.String("proxy", "", "the server, as unix:PATH or IP:PORT")
+	ca     = flag.String("ca", "", "the authority of the server's certificate: TLS, as it is without this on a Unix socket")
+	cert   = flag.String("cert", "", "the own certificate")
+	key    = flag.String("key", "", "its key")
 	target = flag.String("target", "", "what the agent connects to")
 	reuse  = flag.Bool("reuse", false, "all connections over one to the server, instead of one each")
 	count  = flag.Int("n", 1, "how often")
@@ -35,22 +40,25 @@ var (
 
 type dialer func(ctx context.Context) (net.Conn, error)
 
-func newDialer() (dialer, error) {
-	option := grpc.WithTransportCredentials(insecure.NewCredentials())
-	if *reuse {
-		tunnel, err := client.CreateGRPCTunnel(context.Background(), *proxy, option)
-		if err != nil {
-			return nil, err
-		}
-		return func(ctx context.Context) (net.Conn, error) { return tunnel.DialContext(ctx, "tcp", *target) }, nil
+// transport is what the connection to the server is made with.
+func transport() (grpc.DialOption, error) {
+	if *ca == "" {
+		return grpc.WithTransportCredentials(insecure.NewCredentials()), nil
 	}
-	return func(ctx context.Context) (net.Conn, error) {
-		tunnel, err := client.CreateSingleUseGrpcTunnelWithContext(ctx, context.Background(), *proxy, option)
+	pem, err := os.ReadFile(*ca)
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	config.RootCAs.AppendCertsFromPEM(pem)
+	if *cert != "" {
+		own, err := tls.LoadX509KeyPair(*cert, *key)
 		if err != nil {
 			return nil, err
 		}
-		return tunnel.DialContext(ctx, "tcp", *target)
-	}, nil
+		config.Certificates = []tls.Certificate{own}
+	}
+	return grpc.WithTransportCredentials(credentials.NewTLS(config)), nil
 }
 
 // echo sends bytes and wants the same back.
@@ -127,6 +135,55 @@ func cancel(dial dialer) error {
 	return nil
 }
 
+// vanish closes a connection at any moment of its life, from two threads, while another reads and a third writes.
+func vanish(dial dialer) error {
+	ctx, cancel := context.WithTimeout(context.Background(), *within)
+	defer cancel()
+	conn, err := dial(ctx)
+	if err != nil {
+		return err
+	}
+	var group sync.WaitGroup
+	group.Add(2)
+	go func() { defer group.Done(); io.Copy(io.Discard, conn) }()
+	go func() {
+		defer group.Done()
+		for bytes := make([]byte, *write); ; {
+			if _, err := conn.Write(bytes); err != nil {
+				return
+			}
+		}
+	}()
+	time.Sleep(time.Duration(rand.Int63n(int64(50 * time.Millisecond))))
+	go conn.Close()
+	conn.Close()
+	// The library's reads and writes end by the close.
+	done := make(chan struct{})
+	go func() { group.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(*within):
+		return errors.New("reading or writing goes on after the close")
+	}
+}
+
+// unread lets a connection be for a while without reading what comes; the library itself gives up after 10 s.
+func unread(dial dialer) error {
+	ctx, cancel := context.WithTimeout(context.Background(), *within)
+	defer cancel()
+	conn, err := dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { go conn.Close() }()
+	if _, err := conn.Write([]byte("x")); err != nil {
+		return err
+	}
+	time.Sleep(5 * time.Second)
+	return nil
+}
+
 func readFull(conn net.Conn, into []byte) error {
 	done := make(chan error, 1)
 	go func() { _, err := io.ReadFull(conn, into); done <- err }()
@@ -140,10 +197,13 @@ func readFull(conn net.Conn, into []byte) error {
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "echo|greeting|abandon|cancel [flags]")
+		fmt.Fprintln(os.Stderr, "echo|greeting|abandon|cancel|vanish|unread [flags]")
 		os.Exit(2)
 	}
-	command := map[string]func(dialer) error{"echo": echo, "greeting": greeting, "abandon": abandon, "cancel": cancel}[os.Args[1]]
+	commands := map[string]func(dialer) error{
+		"echo": echo, "greeting": greeting, "abandon": abandon, "cancel": cancel, "vanish": vanish, "unread": unread,
+	}
+	command := commands[os.Args[1]]
 	os.Args = append(os.Args[:1], os.Args[2:]...)
 	flag.Parse()
 	dial, err := newDialer()

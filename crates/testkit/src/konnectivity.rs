@@ -7,17 +7,55 @@ use aws_lc_rs::digest;
 
 use crate::kubernetes::cache_folder;
 
-/// Names the program; `cargo xtask test` sets it.
+/// Names the program with the newest library; `cargo xtask test` sets it. The others are found where it built them.
 pub const KONNECTIVITY_VARIABLE: &str = "CLOVERLEAF_TEST_KONNECTIVITY";
 /// What one run may take.
 const RUN_SECONDS_MAX: u32 = 120;
 
-/// What the program is built from: together they name its file.
-const SOURCES: [&[u8]; 3] = [
-    include_bytes!("../../../tests/konnectivity/go.mod"),
-    include_bytes!("../../../tests/konnectivity/go.sum"),
+/// What every program is built from: its module's files beside this name its file.
+const SOURCES: [&[u8]; 4] = [
     include_bytes!("../../../tests/konnectivity/main.go"),
+    include_bytes!("../../../tests/konnectivity/newest.go"),
+    include_bytes!("../../../tests/konnectivity/v028.go"),
+    include_bytes!("../../../tests/konnectivity/v0014.go"),
 ];
+
+/// A version of the library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Library {
+    /// Its module's file without the ending, and the tag that it is built with; `None` for the newest.
+    pub tag: Option<&'static str>,
+    module: [&'static [u8]; 2],
+}
+
+impl Library {
+    /// v0.37.
+    pub const NEWEST: Self = Self {
+        tag: None,
+        module: [
+            include_bytes!("../../../tests/konnectivity/go.mod"),
+            include_bytes!("../../../tests/konnectivity/go.sum"),
+        ],
+    };
+    /// v0.28 of 2023, in the form that all have up to v0.36.
+    pub const V0_28: Self = Self {
+        tag: Some("v028"),
+        module: [
+            include_bytes!("../../../tests/konnectivity/v028.mod"),
+            include_bytes!("../../../tests/konnectivity/v028.sum"),
+        ],
+    };
+    /// v0.0.14 of 2020.
+    pub const V0_0_14: Self = Self {
+        tag: Some("v0014"),
+        module: [
+            include_bytes!("../../../tests/konnectivity/v0014.mod"),
+            include_bytes!("../../../tests/konnectivity/v0014.sum"),
+        ],
+    };
+    /// All.
+    pub const ALL: [Self; 3] = [Self::NEWEST, Self::V0_28, Self::V0_0_14];
+}
 
 /// The program.
 #[derive(Debug)]
@@ -39,11 +77,11 @@ pub struct Outcome {
 }
 
 impl Konnectivity {
-    /// Where it belongs on this machine: in the user's cache, named after its sources. `None` without a home folder.
+    /// Where one belongs on this machine: in the user's cache, named after its sources. `None` without a home folder.
     #[must_use]
-    pub fn file() -> Option<PathBuf> {
+    pub fn file(library: Library) -> Option<PathBuf> {
         let mut hash = digest::Context::new(&digest::SHA256);
-        for source in SOURCES {
+        for source in SOURCES.into_iter().chain(library.module) {
             hash.update(&(source.len() as u64).to_be_bytes());
             hash.update(source);
         }
@@ -57,10 +95,11 @@ impl Konnectivity {
     /// # Panics
     /// If there is none and `CI` is `true`, where nothing is left out.
     #[must_use]
-    pub fn for_test() -> Option<Self> {
-        let named = std::env::var_os(KONNECTIVITY_VARIABLE).filter(|value| !value.is_empty());
-        let found = named.map(PathBuf::from).or_else(Self::file).filter(|file| file.is_file());
-        let Some(program) = found else {
+    pub fn for_test(library: Library) -> Option<Self> {
+        let named = std::env::var_os(KONNECTIVITY_VARIABLE);
+        let named = named.filter(|value| !value.is_empty() && library == Library::NEWEST);
+        let file = named.map(PathBuf::from).or_else(|| Self::file(library));
+        let Some(program) = file.filter(|file| file.is_file()) else {
             let why =
                 "the client on Konnectivity's library is not built: `cargo xtask test --only test`";
             let ci = std::env::var_os("CI").is_some_and(|value| value == "true");

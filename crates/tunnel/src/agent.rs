@@ -18,8 +18,11 @@ use net::dial::Dialer;
 use tls::ClientTls;
 use tokio::sync::{mpsc, watch};
 
+use crate::grpc::StreamError;
 use crate::identifiers::Identifiers;
-use crate::stats::{Counter, Durations, Gauge, Packets};
+use crate::stats::{
+    Counter, Durations, Gauge, NO_PACKET, Named, Packets, StreamErrors, TargetDials,
+};
 use pace::Pace;
 use session::Attempt;
 
@@ -64,19 +67,30 @@ impl std::fmt::Debug for Settings {
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Connecting to targets.
-    pub dial_duration: Durations,
+    pub dial_duration: Durations<TargetDials>,
     /// Targets that did not answer in time.
     pub dial_timeouts: Counter,
     /// Targets that could not be connected to for another reason.
     pub dial_failures: Counter,
     /// Connections to targets now.
     pub open_endpoints: Gauge,
-    /// Streams to servers that could not be had.
-    pub connect_failures: Counter,
+    /// Streams to servers that could not be had, by reason.
+    pub connect_failures: Named<1>,
+    /// Streams to servers that failed, by direction.
+    pub server_failures: Named<1>,
+    /// The same in detail.
+    pub stream_errors: StreamErrors,
     /// Packets by direction.
     pub from_server: Packets,
     /// Packets by direction.
     pub to_server: Packets,
+}
+
+impl Stats {
+    fn stream_failed(&self, direction: &'static str, segment: &'static str, error: &StreamError) {
+        self.server_failures.add([direction]);
+        self.stream_errors.add([segment, error.code(), NO_PACKET]);
+    }
 }
 
 /// An agent.
@@ -174,7 +188,7 @@ impl Agent {
                     pace.failed()
                 }
                 Err(error) => {
-                    self.stats.connect_failures.add(1);
+                    self.stats.connect_failures.add([error.reason()]);
                     self.complain(&error, &mut failures);
                     pace.failed()
                 }

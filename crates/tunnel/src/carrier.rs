@@ -104,6 +104,11 @@ impl Carrier {
         self.lock().link.len()
     }
 
+    /// Whether nothing is read on now, because of a connection whose payload nobody takes.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.lock().link.is_held_up()
+    }
+
     /// Begins a connection with this number.
     pub(crate) fn open(self: &Arc<Self>, number: i64) -> Result<Tunnelled, LinkError> {
         self.lock().link.open(number, Waiting::default())?;

@@ -37,6 +37,21 @@ pub(crate) enum StreamError {
     Decode(#[from] DecodeError),
 }
 
+impl StreamError {
+    /// gRPC's name of the code that says the most about it.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Reset(Reason::CANCEL) => "Canceled",
+            Self::Reset(Reason::REFUSED_STREAM) | Self::Ended => "Unavailable",
+            Self::Http2(error) if error.reason() == Some(Reason::CANCEL) => "Canceled",
+            Self::Http2(error) if error.is_io() || error.is_go_away() => "Unavailable",
+            Self::Decode(DecodeError::TooLong { .. }) => "ResourceExhausted",
+            Self::Decode(DecodeError::Compressed) => "Unimplemented",
+            Self::Reset(_) | Self::Http2(_) | Self::Decode(_) => "Internal",
+        }
+    }
+}
+
 /// The head of a call.
 pub(crate) fn request(path: &str, authority: &str, fields: HeaderMap) -> Option<Request<()>> {
     let mut request = Request::builder()

@@ -6,11 +6,12 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use h2::{Ping, PingPong};
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// What may arrive on the one stream between a server and an agent before it is read. With credit it is read at once.
 pub(crate) const CARRIER_WINDOW_BYTES: u32 = 8 * 1024 * 1024;

@@ -16,7 +16,11 @@ use std::time::Duration;
 pub use hub::{Agent, Hub};
 pub use registry::Strategy;
 
-use crate::stats::{Counter, Durations, Gauge, Packets};
+use crate::grpc::StreamError;
+use crate::packet::Packet;
+use crate::stats::{
+    Counter, Dials, Durations, Gauge, Life, Lives, NO_PACKET, Named, Packets, StreamErrors, Writes,
+};
 use hub::DialError;
 
 /// How clients speak.
@@ -51,7 +55,11 @@ pub struct Settings {
 #[derive(Debug, Default)]
 pub struct Stats {
     /// From a client's wish to the answer.
-    pub dial_duration: Durations,
+    pub dial_duration: Durations<Dials>,
+    /// What clients that speak gRPC make payload for them wait.
+    pub frontend_write: Durations<Writes>,
+    /// Connections through the tunnel that have ended.
+    pub connection_duration: Durations<Lives>,
     /// Dials that agents have not answered.
     pub pending_dials: Gauge,
     /// Connections through the tunnel.
@@ -62,14 +70,20 @@ pub struct Stats {
     pub connect_streams: Gauge,
     /// Clients that speak HTTP CONNECT, from their request on.
     pub http_connections: Gauge,
-    /// TLS handshakes that failed.
-    pub failed_handshakes: Counter,
+    /// Clients' calls of which nothing is taken now: their connection takes no more.
+    pub full_calls: Gauge,
+    /// TLS handshakes that failed: port and reason.
+    pub failed_handshakes: Named<2>,
+    /// Streams of packets that failed.
+    pub stream_errors: StreamErrors,
     /// Dials for which there was no agent.
     pub no_agent: Counter,
     /// Dials that the agent could not make.
     pub refused: Counter,
     /// Answers to dials that nobody waited for.
     pub unrecognized_responses: Counter,
+    /// Connections whose client was gone when it should have been told.
+    pub unsent_responses: Counter,
     /// Dials whose agent went.
     pub agent_gone: Counter,
     /// Dials that the agent did not answer in time.
@@ -87,6 +101,16 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// A connection through the tunnel begins.
+    fn establish(&self) -> Life<'_> {
+        Life::begin(&self.established, &self.connection_duration)
+    }
+
+    fn stream_failed(&self, segment: &'static str, error: &StreamError, packet: Option<&Packet>) {
+        let packet = packet.map_or(NO_PACKET, Packet::name);
+        self.stream_errors.add([segment, error.code(), packet]);
+    }
+
     fn dial_failed(&self, error: &DialError) {
         let counter = match error {
             DialError::NoAgent => &self.no_agent,

@@ -2,8 +2,11 @@
 //!
 //! Must not know metrics' names or formats.
 
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::packet::Packet;
 
@@ -51,41 +54,137 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Durations of dials in buckets.
-#[derive(Debug)]
-pub struct Durations {
-    buckets: [AtomicU64; BOUNDS_MICROS.len() + 1],
-    sum_micros: AtomicU64,
+/// The upper bounds of a histogram's buckets.
+pub trait Bounds {
+    /// In microseconds, growing.
+    const MICROS: &'static [u64];
 }
 
-/// The original's buckets: from 5 ms to 12.5 s.
-pub const BOUNDS_MICROS: [u64; 12] = [
-    5_000, 25_000, 100_000, 500_000, 1_000_000, 1_500_000, 2_000_000, 2_500_000, 5_000_000,
-    7_500_000, 10_000_000, 12_500_000,
-];
+/// A server's dials: from 5 ms to 12.5 s.
+#[derive(Debug)]
+pub struct Dials;
 
-impl Default for Durations {
-    fn default() -> Self {
-        Self { buckets: std::array::from_fn(|_| AtomicU64::new(0)), sum_micros: AtomicU64::new(0) }
+impl Bounds for Dials {
+    const MICROS: &'static [u64] = &[
+        5_000, 25_000, 100_000, 500_000, 1_000_000, 1_500_000, 2_000_000, 2_500_000, 5_000_000,
+        7_500_000, 10_000_000, 12_500_000,
+    ];
+}
+
+/// An agent's dials: from 5 ms to 30 s, as the original has them.
+#[derive(Debug)]
+pub struct TargetDials;
+
+impl Bounds for TargetDials {
+    const MICROS: &'static [u64] =
+        &[5_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000, 30_000_000];
+}
+
+/// Writing to clients: from 1 µs to 12.5 s, as the original has it.
+#[derive(Debug)]
+pub struct Writes;
+
+impl Bounds for Writes {
+    const MICROS: &'static [u64] =
+        &[1, 10, 100, 5_000, 25_000, 100_000, 500_000, 2_500_000, 12_500_000];
+}
+
+/// Lives of connections: from a second to a day.
+#[derive(Debug)]
+pub struct Lives;
+
+impl Bounds for Lives {
+    const MICROS: &'static [u64] = &[
+        1_000_000,
+        5_000_000,
+        15_000_000,
+        60_000_000,
+        300_000_000,
+        900_000_000,
+        3_600_000_000,
+        14_400_000_000,
+        86_400_000_000,
+    ];
+}
+
+/// A connection's life, counted when it ends.
+#[derive(Debug)]
+pub(crate) struct Life<'a> {
+    durations: &'a Durations<Lives>,
+    since: Instant,
+    _open: Counted<'a>,
+}
+
+impl<'a> Life<'a> {
+    /// One that begins; the gauge has one more until it ends.
+    pub(crate) fn begin(open: &'a Gauge, durations: &'a Durations<Lives>) -> Self {
+        Self { durations, since: Instant::now(), _open: open.count() }
     }
 }
 
-impl Durations {
+impl Drop for Life<'_> {
+    fn drop(&mut self) {
+        self.durations.observe(self.since.elapsed());
+    }
+}
+
+/// Durations in buckets.
+#[derive(Debug)]
+pub struct Durations<B> {
+    buckets: Box<[AtomicU64]>,
+    sum_micros: AtomicU64,
+    bounds: PhantomData<B>,
+}
+
+impl<B: Bounds> Default for Durations<B> {
+    fn default() -> Self {
+        let buckets = (0..=B::MICROS.len()).map(|_| AtomicU64::new(0)).collect();
+        Self { buckets, sum_micros: AtomicU64::new(0), bounds: PhantomData }
+    }
+}
+
+impl<B: Bounds> Durations<B> {
     pub(crate) fn observe(&self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_MICROS.partition_point(|bound| *bound < micros);
+        let bucket = B::MICROS.partition_point(|bound| *bound < micros);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// How many fell into each bucket, the last being what is longer than all bounds; and the sum in seconds.
+    /// The upper bound of each bucket in seconds and how many fell into it, one fewer bounds than counts: the last is
+    /// what is longer than all; and the sum in seconds.
     #[must_use]
-    pub fn get(&self) -> (Vec<u64>, f64) {
+    pub fn get(&self) -> (Vec<f64>, Vec<u64>, f64) {
+        let bounds = B::MICROS.iter().map(|micros| *micros as f64 / 1e6).collect();
         let buckets = self.buckets.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let sum = Duration::from_micros(self.sum_micros.load(Ordering::Relaxed));
-        (buckets, sum.as_secs_f64())
+        (bounds, buckets, sum.as_secs_f64())
     }
 }
+
+/// Things by names of which there are few, and all known: rare ones, for a lock is taken.
+#[derive(Debug, Default)]
+pub struct Named<const NAMES: usize>(Mutex<BTreeMap<[&'static str; NAMES], u64>>);
+
+impl<const NAMES: usize> Named<NAMES> {
+    pub(crate) fn add(&self, names: [&'static str; NAMES]) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.entry(names).or_default() += 1;
+    }
+
+    /// Those that there have been.
+    #[must_use]
+    pub fn get(&self) -> Vec<([&'static str; NAMES], u64)> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(names, count)| (*names, *count)).collect()
+    }
+}
+
+/// Streams of packets that failed: segment, gRPC's name of the code, type of the packet.
+pub type StreamErrors = Named<3>;
+
+/// The type of a packet that is not known, as where none could be received.
+pub(crate) const NO_PACKET: &str = "Unknown";
 
 /// Packets of one direction, by type.
 #[derive(Debug, Default)]
@@ -132,11 +231,12 @@ mod tests {
 
     #[test]
     fn durations_fall_into_their_buckets() {
-        let durations = Durations::default();
+        let durations = Durations::<Dials>::default();
         for micros in [1, 5_000, 5_001, 12_500_000, 12_500_001] {
             durations.observe(Duration::from_micros(micros));
         }
-        let (buckets, sum) = durations.get();
+        let (bounds, buckets, sum) = durations.get();
+        assert_eq!((bounds[0], bounds.len() + 1), (0.005, buckets.len()));
         assert_eq!((buckets[0], buckets[1], buckets[11], buckets[12]), (2, 1, 1, 1));
         assert!((sum - 25.010_003).abs() < 1e-6);
     }

@@ -3,11 +3,12 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result};
+use testkit::konnectivity::Library;
 use testkit::{Helm, Konnectivity};
 
 use crate::{env, sh};
@@ -77,34 +78,45 @@ pub(crate) fn helm() -> Result<PathBuf> {
     Ok(file)
 }
 
-/// The client on Konnectivity's library, built from Go modules once a machine and user: half a minute.
+/// The clients on versions of Konnectivity's library, built from Go modules once a machine and user: a minute. The
+/// newest's file.
 pub(super) fn konnectivity() -> Result<PathBuf> {
-    let file = Konnectivity::file().context("no place for Konnectivity's client: set HOME")?;
-    if file.is_file() {
-        return Ok(file);
-    }
-    let folder = file.parent().context("the cache folder has no parent")?;
+    let file = |library| {
+        Konnectivity::file(library).context("no place for Konnectivity's clients: set HOME")
+    };
+    let newest = file(Library::NEWEST)?;
+    let folder = newest.parent().context("the cache folder has no parent")?;
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let lock =
         File::create(folder.join("konnectivity.lock")).context("make the lock of the build")?;
     lock.lock().context("wait for another build")?;
-    if file.is_file() {
-        return Ok(file);
+    let cache = folder.join("konnectivity-build");
+    for library in Library::ALL {
+        let file = file(library)?;
+        if !file.is_file() {
+            build_konnectivity(library, &file, &cache)?;
+        }
     }
-    let (building, cache) =
-        (folder.join("konnectivity-building"), folder.join("konnectivity-build"));
+    if cache.exists() {
+        fs::remove_dir_all(&cache).context("remove the build cache of Konnectivity's clients")?;
+    }
+    Ok(newest)
+}
+
+fn build_konnectivity(library: Library, file: &Path, cache: &Path) -> Result<()> {
+    let building = file.with_extension("building");
     let mut build = Command::new(go(KONNECTIVITY_GO_MINOR)?);
     build
         .current_dir(sh::root().join("tests/konnectivity"))
         .env("CGO_ENABLED", "0")
         .env("GOFLAGS", "-buildvcs=false")
-        .env("GOCACHE", &cache)
-        .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o"])
-        .arg(&building);
-    sh::run(build.arg("."))?;
-    fs::rename(&building, &file).with_context(|| format!("make {}", file.display()))?;
-    fs::remove_dir_all(&cache).context("remove the build cache of Konnectivity's client")?;
-    Ok(file)
+        .env("GOCACHE", cache)
+        .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w"]);
+    if let Some(tag) = library.tag {
+        build.arg(format!("-modfile={tag}.mod")).arg(format!("-tags={tag}"));
+    }
+    sh::run(build.arg("-o").arg(&building).arg("."))?;
+    fs::rename(&building, file).with_context(|| format!("make {}", file.display()))
 }
 
 /// The Go toolchain of the machine if it is 1.`minor` or later, or else the one that a Python package ships.

@@ -15,7 +15,9 @@ pub(crate) enum TunnelCommand {
     Agent(Box<AgentArgs>),
 }
 
+/// Of a flag that is given twice the last counts, as with the originals.
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub(crate) struct ServerArgs {
     /// The certificate shown to clients
     #[arg(long, value_name = "FILE", default_value = "")]
@@ -112,7 +114,9 @@ pub(crate) struct ServerAbsent {
     pub(crate) enable_lease_controller: bool,
 }
 
+/// As [`ServerArgs`].
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub(crate) struct AgentArgs {
     /// The certificate shown to servers
     #[arg(long, value_name = "FILE", default_value = "")]

@@ -3,6 +3,7 @@
 
 mod agents;
 mod certificates;
+mod dead;
 mod flags;
 mod grpc;
 mod http_connect;

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -92,15 +93,42 @@ impl Drop for Process {
 /// A server with what agents need to find it.
 pub(crate) struct Tunnel {
     pub(crate) server: Process,
-    pub(crate) authority: Authority,
+    pub(crate) authority: Arc<Authority>,
     pub(crate) certificate: Issued,
+    pub(crate) agent_port: Port,
     arguments: Vec<String>,
-    socket: PathBuf,
-    agent_port: Port,
+    front: Front,
     health: Port,
     _admin: Port,
     dir: tempfile::TempDir,
     agents: AtomicUsize,
+}
+
+/// Where clients come in.
+enum Front {
+    Unix(PathBuf),
+    /// Over TLS, with a certificate of the tunnel's authority; clients show one of another.
+    Tcp {
+        port: Port,
+        clients: Box<Authority>,
+    },
+}
+
+impl Front {
+    fn arguments(&self, shown: &Issued) -> Vec<String> {
+        match self {
+            Self::Unix(socket) => {
+                vec![format!("--uds-name={}", socket.display()), "--server-port=0".to_owned()]
+            }
+            Self::Tcp { port, clients } => vec![
+                format!("--server-port={port}"),
+                "--server-bind-address=127.0.0.1".to_owned(),
+                format!("--server-cert={}", shown.chain_file.display()),
+                format!("--server-key={}", shown.key_file.display()),
+                format!("--server-ca-cert={}", clients.file().display()),
+            ],
+        }
+    }
 }
 
 /// An agent that runs.
@@ -113,18 +141,38 @@ pub(crate) struct Agent {
 impl Tunnel {
     /// A server for clients that speak `mode` on a Unix socket, with more flags.
     pub(crate) fn server(mode: &str, more: &[&str]) -> Self {
+        Self::server_of(Arc::new(Authority::new()), mode, more)
+    }
+
+    /// The same, with a certificate of this authority, which agents have to be of as well.
+    pub(crate) fn server_of(authority: Arc<Authority>, mode: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::new();
+        let front = Front::Unix(dir.path().join("clients.sock"));
+        Self::start(dir, authority, front, mode, more)
+    }
+
+    /// A server for clients over TLS.
+    pub(crate) fn over_tls(mode: &str, more: &[&str]) -> Self {
+        let front = Front::Tcp { port: Port::reserve(), clients: Box::new(Authority::new()) };
+        let dir = tempfile::tempdir().unwrap();
+        Self::start(dir, Arc::new(Authority::new()), front, mode, more)
+    }
+
+    fn start(
+        dir: tempfile::TempDir,
+        authority: Arc<Authority>,
+        front: Front,
+        mode: &str,
+        more: &[&str],
+    ) -> Self {
         let certificate = authority.server(&["127.0.0.1", "localhost"]);
         let (agent_port, health, admin) = (Port::reserve(), Port::reserve(), Port::reserve());
-        let socket = dir.path().join("clients.sock");
         let mut arguments: Vec<String> = vec!["server".into()];
+        arguments.extend(front.arguments(&certificate));
         let mut flag = |name: &str, value: &dyn std::fmt::Display| {
             arguments.push(format!("--{name}={value}"));
         };
         flag("mode", &mode);
-        flag("uds-name", &socket.display());
-        flag("server-port", &0);
         flag("cluster-cert", &certificate.chain_file.display());
         flag("cluster-key", &certificate.key_file.display());
         flag("cluster-ca-cert", &authority.file().display());
@@ -141,7 +189,7 @@ impl Tunnel {
             authority,
             certificate,
             arguments,
-            socket,
+            front,
             agent_port,
             health,
             _admin: admin,
@@ -210,11 +258,23 @@ impl Tunnel {
 
     /// Where clients connect, as gRPC's library writes it.
     pub(crate) fn grpc_address(&self) -> String {
-        format!("unix:{}", self.socket.display())
+        match &self.front {
+            Front::Unix(socket) => format!("unix:{}", socket.display()),
+            Front::Tcp { port, .. } => port.address().to_string(),
+        }
+    }
+
+    /// What clients over TLS show.
+    pub(crate) fn clients(&self) -> &Authority {
+        match &self.front {
+            Front::Unix(_) => panic!("clients show nothing on a Unix socket"),
+            Front::Tcp { clients, .. } => clients,
+        }
     }
 
     pub(crate) fn socket(&self) -> UnixStream {
-        let stream = UnixStream::connect(&self.socket).unwrap();
+        let Front::Unix(socket) = &self.front else { panic!("not on a Unix socket") };
+        let stream = UnixStream::connect(socket).unwrap();
         stream.set_read_timeout(Some(WITHIN)).unwrap();
         stream.set_write_timeout(Some(WITHIN)).unwrap();
         stream

@@ -54,6 +54,21 @@ pub(crate) enum ConnectError {
     Answer(String),
 }
 
+impl ConnectError {
+    /// As a metric's label.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Dial(_) => "unreachable",
+            Self::Tls(error) => error.as_str(),
+            Self::Http2(_) => "http2",
+            Self::Token(_) => "token",
+            Self::Field(_) => "field",
+            Self::Timeout => "timeout",
+            Self::Answer(_) => "answer",
+        }
+    }
+}
+
 /// How servers are reached, other than in simulations.
 type Io = ClientStream<Buffered<TcpStream>>;
 type Connection<S> = h2::client::Connection<S, Message>;
@@ -202,13 +217,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut draining = agent.draining.subscribe();
         let drain = say_when_draining(&mut draining, &carrier);
         let stats = &agent.stats;
+        let failed = |error: grpc::StreamError| {
+            stats.stream_failed("from_server", "to_agent", &error);
+            CarrierError::Stream(error)
+        };
         let ended: Result<(), CarrierError> = tokio::select! {
-            ended = receive(agent, &targets, &carrier, &mut packets) => ended,
+            ended = receive(agent, &targets, &carrier, &mut packets) => {
+                ended.inspect_err(|error| {
+                    if let CarrierError::Stream(error) = error {
+                        stats.stream_failed("from_server", "to_agent", error);
+                    }
+                })
+            }
             error = carrier.run_sender(&mut out, |packet| stats.to_server.count(packet)) => {
+                stats.stream_failed("to_server", "from_agent", &error);
                 Err(error.into())
             }
-            ended = connection => ended.map_err(|e| grpc::StreamError::Http2(e).into()),
-            () = watch.run(pings) => Err(grpc::StreamError::Ended.into()),
+            ended = connection => ended.map_err(|error| failed(grpc::StreamError::Http2(error))),
+            () = watch.run(pings) => Err(failed(grpc::StreamError::Ended)),
             () = drain => Ok(()),
         };
         match ended {

@@ -118,8 +118,10 @@ impl Run<'_> {
                 let millis = self.size() as u64;
                 self.now += Duration::from_millis(millis.min(2000));
                 self.link.close_stalled(self.now);
-                if action > 200 {
-                    self.link.close_lingering();
+                match action {
+                    201.. => _ = self.link.close_lingering(),
+                    101.. => self.link.set_round_trip(Duration::from_millis(millis / 64)),
+                    _ => {}
                 }
             }
             _ => {

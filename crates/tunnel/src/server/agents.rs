@@ -52,8 +52,13 @@ pub(super) async fn serve(
     tracing::info!(agent = hello.id, identifiers = %hello.identifiers, flow = ?hello.flow, "an agent has come");
     let mut packets = PacketReader::new(request.into_body());
     let ended = tokio::select! {
-        ended = receive(&hub, number, &backend, &mut packets) => ended,
+        ended = receive(&hub, number, &backend, &mut packets) => ended.inspect_err(|error| {
+            if let CarrierError::Stream(error) = error {
+                hub.stats.stream_failed("from_agent", error, None);
+            }
+        }),
         error = carrier.run_sender(&mut out, |packet| hub.stats.to_agent.count(packet)) => {
+            hub.stats.stream_failed("to_agent", &error, None);
             Err(CarrierError::Stream(error))
         }
         error = carrier.run_expiry() => Err(CarrierError::Stream(error)),

@@ -54,12 +54,14 @@ where
     match dialled {
         Err(error) => answer(io, status_of(&error), &text_of(&error)).await,
         Ok(tunnelled) => {
-            let _established = hub.stats.established.count();
+            let _life = hub.stats.establish();
             let answered = async {
                 io.write_all(b"HTTP/1.1 200 Connection Established\r\n\r\n").await?;
                 io.flush().await
             };
-            if answered.await.is_ok() {
+            if answered.await.is_err() {
+                hub.stats.unsent_responses.add(1);
+            } else {
                 // Without TLS's word of goodbye, and without the kernel's where something was not read.
                 let manners = Manners { linger: None, reset: |_| {} };
                 let end = splice(tunnelled, io, early.freeze(), manners).await;

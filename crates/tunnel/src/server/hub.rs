@@ -202,6 +202,12 @@ impl Hub {
             .collect()
     }
 
+    /// How many agents' streams are not read on now, because of a connection whose payload nobody takes.
+    #[must_use]
+    pub fn held_up(&self) -> usize {
+        self.registry().all().filter(|(_, _, _, backend)| backend.carrier.is_held_up()).count()
+    }
+
     /// Whether there is an agent for the first strategy.
     #[must_use]
     pub fn is_ready(&self) -> bool {

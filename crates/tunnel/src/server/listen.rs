@@ -87,6 +87,15 @@ pub(crate) enum Port {
     Agents,
 }
 
+impl Port {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Clients => "clients",
+            Self::Agents => "agents",
+        }
+    }
+}
+
 async fn accept_tcp(listener: TcpListener, certificates: Certificates, hub: Arc<Hub>, port: Port) {
     loop {
         match listener.accept().await {
@@ -101,12 +110,12 @@ async fn accept_tcp(listener: TcpListener, certificates: Certificates, hub: Arc<
                             connection(stream, hub, port).await;
                         }
                         Ok(Err(refused)) => {
-                            hub.stats.failed_handshakes.add(1);
                             let reason = refused.error.as_str();
+                            hub.stats.failed_handshakes.add([port.name(), reason]);
                             tracing::warn!(%peer, ?port, reason, "a TLS handshake failed");
                         }
                         Err(_) => {
-                            hub.stats.failed_handshakes.add(1);
+                            hub.stats.failed_handshakes.add([port.name(), "timeout"]);
                             tracing::debug!(%peer, ?port, "a TLS handshake took too long");
                         }
                     }

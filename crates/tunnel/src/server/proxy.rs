@@ -7,7 +7,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
@@ -16,7 +16,7 @@ use http::Request;
 use super::hub::{DialError, Hub};
 use crate::carrier::Tunnelled;
 use crate::grpc::{self, PacketReader, StreamError};
-use crate::link::Read;
+use crate::link::{Closed, Read};
 use crate::packet::{Message, Packet};
 use crate::{FEATURES, FEATURES_FIELD};
 
@@ -79,23 +79,27 @@ impl Client {
             Err(error) => (error.to_string(), None),
         };
         let connection = tunnelled.as_ref().map_or(0, Tunnelled::number);
-        self.send(&Packet::DialResponse { error, connection, dial })?;
-        let Some(tunnelled) = tunnelled else { return Ok(()) };
+        let told = self.send(&Packet::DialResponse { error, connection, dial });
+        let Some(tunnelled) = tunnelled else { return told };
         let hub = self.hub.clone();
-        let _established = hub.stats.established.count();
+        let _life = hub.stats.establish();
+        if told.is_err() {
+            hub.stats.unsent_responses.add(1);
+            return told;
+        }
         let error = self.carry(tunnelled).await?;
         self.send(&Packet::CloseResponse { error, connection })
     }
 
     fn send(&mut self, packet: &Packet) -> Result<(), StreamError> {
         self.hub.stats.to_client.count(packet);
-        self.out.send_data(Message::new(packet), false).map_err(StreamError::Http2)
+        let sent = self.out.send_data(Message::new(packet), false).map_err(StreamError::Http2);
+        sent.inspect_err(|error| self.hub.stats.stream_failed("to_client", error, Some(packet)))
     }
 
     /// Waits for the request; what comes before it gets the original's answers. `None` where the client has gone.
     async fn asked(&mut self) -> Result<Option<Asked>, StreamError> {
-        while let Some(packet) = self.packets.next().await? {
-            self.hub.stats.from_client.count(&packet);
+        while let Some(packet) = next(&self.hub, &mut self.packets).await? {
             match packet {
                 Packet::DialRequest { protocol, address, dial } => {
                     return Ok(Some(Asked { protocol, address, dial }));
@@ -122,11 +126,8 @@ impl Client {
         loop {
             let packet = tokio::select! {
                 answer = &mut answer => return Ok(Some(answer)),
-                packet = self.packets.next() => packet?,
+                packet = next(&hub, &mut self.packets) => packet?,
             };
-            if let Some(packet) = &packet {
-                hub.stats.from_client.count(packet);
-            }
             match packet {
                 None | Some(Packet::CloseDial { .. } | Packet::CloseRequest { .. }) => {
                     hub.stats.dials_closed.add(1);
@@ -146,6 +147,7 @@ impl Client {
             spoke: &spoke,
             out: &mut self.out,
             tunnelled: &tunnelled,
+            blocked: None,
             held_until: (!self.ours).then(|| Box::pin(tokio::time::sleep(FIRST_PAYLOAD_DELAY))),
         };
         let reason = {
@@ -163,6 +165,30 @@ impl Client {
     }
 }
 
+/// The client's next packet; `None` at the end. Dropped, nothing is lost.
+async fn next(hub: &Hub, packets: &mut PacketReader) -> Result<Option<Packet>, StreamError> {
+    let packet = packets.next().await;
+    match &packet {
+        Ok(Some(packet)) => hub.stats.from_client.count(packet),
+        Ok(None) => {}
+        Err(error) => hub.stats.stream_failed("from_client", error, None),
+    }
+    packet
+}
+
+/// Ready when the connection takes payload.
+async fn room(hub: &Hub, tunnelled: &Tunnelled) -> Result<usize, Closed> {
+    let mut full = None;
+    poll_fn(|cx| {
+        let room = tunnelled.poll_room(cx);
+        if room.is_pending() && full.is_none() {
+            full = Some(hub.stats.full_calls.count());
+        }
+        room
+    })
+    .await
+}
+
 /// From the client into the tunnel, until the client wants no more.
 async fn up(
     hub: &Hub,
@@ -170,14 +196,11 @@ async fn up(
     tunnelled: &Tunnelled,
     spoke: &Cell<bool>,
 ) -> Result<(), StreamError> {
-    while let Some(packet) = packets.next().await? {
-        hub.stats.from_client.count(&packet);
+    while let Some(packet) = next(hub, packets).await? {
         spoke.set(true);
         match packet {
             Packet::Data { connection, bytes } if connection == tunnelled.number() => {
-                if poll_fn(|cx| tunnelled.poll_room(cx)).await.is_err()
-                    || tunnelled.push(bytes).is_err()
-                {
+                if room(hub, tunnelled).await.is_err() || tunnelled.push(bytes).is_err() {
                     // How it ended is told from the other direction.
                     std::future::pending::<()>().await;
                 }
@@ -202,6 +225,8 @@ struct Down<'a> {
     out: &'a mut SendStream<Message>,
     tunnelled: &'a Tunnelled,
     held_until: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
+    /// Since when the client takes nothing.
+    blocked: Option<Instant>,
 }
 
 impl Down<'_> {
@@ -212,16 +237,21 @@ impl Down<'_> {
         }
         self.held_until = None;
         if let Poll::Ready(reset) = self.out.poll_reset(cx) {
-            let error = reset.map_or_else(StreamError::Http2, StreamError::Reset);
-            return Poll::Ready(Err(error));
+            return self.failed(reset.map_or_else(StreamError::Http2, StreamError::Reset), None);
         }
         loop {
             if self.out.capacity() <= Message::OVERHEAD_BYTES_MAX {
                 self.out.reserve_capacity(PAYLOAD_BYTES_MAX + Message::OVERHEAD_BYTES_MAX);
-                match ready!(self.out.poll_capacity(cx)) {
-                    None => return Poll::Ready(Err(StreamError::Ended)),
-                    Some(Err(error)) => return Poll::Ready(Err(StreamError::Http2(error))),
-                    Some(Ok(_)) => continue,
+                match self.out.poll_capacity(cx) {
+                    Poll::Pending => {
+                        self.blocked.get_or_insert_with(Instant::now);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(None) => return self.failed(StreamError::Ended, None),
+                    Poll::Ready(Some(Err(error))) => {
+                        return self.failed(StreamError::Http2(error), None);
+                    }
+                    Poll::Ready(Some(Ok(_))) => continue,
                 }
             }
             let most = (self.out.capacity() - Message::OVERHEAD_BYTES_MAX).min(PAYLOAD_BYTES_MAX);
@@ -229,8 +259,11 @@ impl Down<'_> {
                 Read::Bytes(bytes) => {
                     let packet = Packet::Data { connection: self.tunnelled.number(), bytes };
                     self.hub.stats.to_client.count(&packet);
+                    let waited =
+                        self.blocked.take().map_or(Duration::ZERO, |since| since.elapsed());
+                    self.hub.stats.frontend_write.observe(waited);
                     if let Err(error) = self.out.send_data(Message::new(&packet), false) {
-                        return Poll::Ready(Err(StreamError::Http2(error)));
+                        return self.failed(StreamError::Http2(error), Some(&packet));
                     }
                 }
                 // No client knows half a connection: the whole ends.
@@ -239,5 +272,14 @@ impl Down<'_> {
                 Read::Wait => {}
             }
         }
+    }
+
+    fn failed<T>(
+        &self,
+        error: StreamError,
+        packet: Option<&Packet>,
+    ) -> Poll<Result<T, StreamError>> {
+        self.hub.stats.stream_failed("to_client", &error, packet);
+        Poll::Ready(Err(error))
     }
 }

@@ -2,21 +2,20 @@
 //!
 //! Must not know how they are counted.
 
+use std::collections::BTreeMap;
+
 use admin::metrics::{Family, Format, Kind, Value, encode};
+use tls::AcceptErrorKind;
 use tunnel::agent::{Agent, Stats as AgentStats};
-use tunnel::server::Hub;
-use tunnel::stats::{BOUNDS_MICROS, Durations, Packets};
+use tunnel::server::{Hub, Stats as ServerStats};
+use tunnel::stats::{Bounds, Durations, Named, Packets, StreamErrors};
 
 /// A server's page.
 pub(super) fn of_server(hub: &Hub) -> String {
     let stats = &hub.stats;
     let gauge = |name, help, value| Family::single(name, help, Kind::Gauge, Value::Int(value));
-    let mut families = vec![
-        durations(
-            "konnectivity_network_proxy_server_dial_duration_seconds",
-            "From a client's wish for a connection to the answer.",
-            &stats.dial_duration,
-        ),
+    let mut families = server_durations(stats);
+    families.extend([
         gauge(
             "konnectivity_network_proxy_server_pending_backend_dials",
             "Dials that agents have not answered.",
@@ -32,7 +31,7 @@ pub(super) fn of_server(hub: &Hub) -> String {
             "Clients that speak HTTP CONNECT.",
             stats.http_connections.get(),
         ),
-    ];
+    ]);
     let mut streams = Family::new(
         "konnectivity_network_proxy_server_grpc_connections",
         "Calls now, by method.",
@@ -68,13 +67,62 @@ pub(super) fn of_server(hub: &Hub) -> String {
             ("to_agent", &stats.to_agent),
         ],
     ));
-    families.push(Family::single(
-        "cloverleaf_tunnel_failed_handshakes_total",
-        "TLS handshakes of clients and agents that failed.",
-        Kind::Counter,
-        Value::Int(stats.failed_handshakes.get()),
+    families.push(full_channels(hub));
+    families.push(stream_errors(
+        "konnectivity_network_proxy_server_stream_errors_total",
+        &["from_client", "to_client", "from_agent", "to_agent"],
+        &stats.stream_errors,
     ));
+    families.push(failed_handshakes(stats));
     page(families)
+}
+
+fn failed_handshakes(stats: &ServerStats) -> Family {
+    let reasons = AcceptErrorKind::ALL.map(AcceptErrorKind::as_str).into_iter();
+    let begin = reasons.flat_map(|reason| [["clients", reason], ["agents", reason]]);
+    named(
+        (
+            "cloverleaf_tunnel_failed_handshakes_total",
+            "TLS handshakes of clients and agents that failed.",
+        ),
+        ["port", "reason"],
+        &stats.failed_handshakes,
+        begin,
+    )
+}
+
+fn server_durations(stats: &ServerStats) -> Vec<Family> {
+    vec![
+        durations(
+            "konnectivity_network_proxy_server_dial_duration_seconds",
+            "From a client's wish for a connection to the answer.",
+            &stats.dial_duration,
+        ),
+        durations(
+            "konnectivity_network_proxy_server_frontend_write_duration_seconds",
+            "How long clients that speak gRPC made payload for them wait.",
+            &stats.frontend_write,
+        ),
+        durations(
+            "konnectivity_network_proxy_server_connection_duration_seconds",
+            "Connections through the tunnel that have ended.",
+            &stats.connection_duration,
+        ),
+    ]
+}
+
+/// The original has channels between its threads; here a stream is as good as full while it is not read.
+fn full_channels(hub: &Hub) -> Family {
+    let mut family = Family::new(
+        "konnectivity_network_proxy_server_full_receive_channels",
+        "Streams that are not read on now, since nobody takes what has arrived.",
+        Kind::Gauge,
+    );
+    let counts = [("Proxy", hub.stats.full_calls.get()), ("Connect", hub.held_up() as u64)];
+    for (method, count) in counts {
+        family.push(vec![("service_method", method.to_owned())], Value::Int(count));
+    }
+    family
 }
 
 fn dial_failures(hub: &Hub) -> Family {
@@ -89,6 +137,7 @@ fn dial_failures(hub: &Hub) -> Family {
         ("no_agent", &stats.no_agent),
         ("error_response", &stats.refused),
         ("unrecognized_response", &stats.unrecognized_responses),
+        ("send_rsp", &stats.unsent_responses),
         ("backend_close", &stats.agent_gone),
         ("backend_dial_timeout", &stats.dial_timeouts),
         ("frontend_close", &stats.dials_closed),
@@ -113,7 +162,7 @@ pub(super) fn of_agent(agent: &Agent) -> String {
     }
     let packets = packets(
         "konnectivity_network_proxy_agent_stream_packets_total",
-        &[("from_server", &agent.stats.from_server), ("to_server", &agent.stats.to_server)],
+        &[("to_agent", &agent.stats.from_server), ("from_agent", &agent.stats.to_server)],
     );
     page(vec![
         durations(
@@ -137,14 +186,33 @@ pub(super) fn of_agent(agent: &Agent) -> String {
             "Connections to targets.",
             open_endpoints.get(),
         ),
-        Family::single(
-            "cloverleaf_tunnel_connect_failures_total",
-            "Streams to servers that could not be had.",
-            Kind::Counter,
-            Value::Int(agent.stats.connect_failures.get()),
+        server_failures(&agent.stats),
+        stream_errors(
+            "konnectivity_network_proxy_agent_stream_errors_total",
+            &["to_agent", "from_agent"],
+            &agent.stats.stream_errors,
+        ),
+        named(
+            (
+                "cloverleaf_tunnel_connect_failures_total",
+                "Streams to servers that could not be had.",
+            ),
+            ["reason"],
+            &agent.stats.connect_failures,
+            [["unreachable"], ["unknown_issuer"], ["answer"]],
         ),
         packets,
     ])
+}
+
+fn server_failures(stats: &AgentStats) -> Family {
+    let what = (
+        "konnectivity_network_proxy_agent_server_connection_failure_count",
+        "Streams to servers that failed.",
+    );
+    let begin = [["from_server"], ["to_server"]];
+    // It only grows; see `dial_failures`.
+    Family { kind: Kind::Gauge, ..named(what, ["direction"], &stats.server_failures, begin) }
 }
 
 fn page(mut families: Vec<Family>) -> String {
@@ -152,12 +220,39 @@ fn page(mut families: Vec<Family>) -> String {
     encode(families, Format::Prometheus)
 }
 
-fn durations(name: &'static str, help: &'static str, durations: &Durations) -> Family {
-    let (counts, sum) = durations.get();
+fn durations<B: Bounds>(
+    name: &'static str,
+    help: &'static str,
+    durations: &Durations<B>,
+) -> Family {
+    let (bounds, counts, sum) = durations.get();
     let count = counts.iter().sum();
-    let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6);
-    let buckets = bounds.zip(counts).collect();
+    let buckets = bounds.into_iter().zip(counts).collect();
     Family::single(name, help, Kind::Histogram, Value::Histogram { buckets, sum, count })
+}
+
+/// A counter by names; those of `begin` are there from the start, with 0.
+fn named<const NAMES: usize>(
+    (name, help): (&'static str, &'static str),
+    labels: [&'static str; NAMES],
+    counted: &Named<NAMES>,
+    begin: impl IntoIterator<Item = [&'static str; NAMES]>,
+) -> Family {
+    let mut all: BTreeMap<_, _> = begin.into_iter().map(|names| (names, 0)).collect();
+    all.extend(counted.get());
+    let mut family = Family::new(name, help, Kind::Counter);
+    for (names, count) in all {
+        let pairs = labels.into_iter().zip(names.map(str::to_owned)).collect();
+        family.push(pairs, Value::Int(count));
+    }
+    family
+}
+
+/// Streams of packets that failed.
+fn stream_errors(name: &'static str, segments: &[&'static str], counted: &StreamErrors) -> Family {
+    let begin = segments.iter().map(|segment| [*segment, "Canceled", "Unknown"]);
+    let what = (name, "Streams of packets that failed, by direction, gRPC code and packet.");
+    named(what, ["segment", "code", "packet_type"], counted, begin)
 }
 
 fn packets(name: &'static str, segments: &[(&str, &Packets)]) -> Family {
