@@ -19,6 +19,7 @@ mod leaf;
 mod mutual;
 mod pem;
 mod provider;
+mod signatures;
 mod sni;
 mod spiffe;
 mod stream;

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, Error, RootCertStore};
 
 use crate::leaf::{Leaf, Validity};
 use crate::provider;
+use crate::signatures::verified_as_usual;
 
 /// Verifies against authorities; with none of them nothing verifies. Or against the very certificates that
 /// are given beside them: a server that shows one of these itself is trusted as long as it fits by name and
@@ -25,17 +25,13 @@ pub(crate) fn against(
     match builder.build() {
         Ok(authorities) => Arc::new(Trusting { authorities, given }),
         // The only reason is that there are no authorities.
-        Err(_) => Arc::new(NoAuthorities(algorithms())),
+        Err(_) => Arc::new(Blind::TrustsNobody),
     }
 }
 
 /// Verifies nothing about who answers, but still that the peer holds the key of the certificate it shows.
 pub(crate) fn nothing() -> Arc<dyn ServerCertVerifier> {
-    Arc::new(Anybody(algorithms()))
-}
-
-fn algorithms() -> WebPkiSupportedAlgorithms {
-    provider::provider().signature_verification_algorithms
+    Arc::new(Blind::TrustsAnybody)
 }
 
 #[derive(Debug)]
@@ -81,74 +77,30 @@ impl ServerCertVerifier for Trusting {
         })
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.authorities.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.authorities.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.authorities.supported_verify_schemes()
-    }
+    verified_as_usual!();
 }
 
-#[derive(Debug)]
-struct NoAuthorities(WebPkiSupportedAlgorithms);
+/// Does not look at the certificate.
+#[derive(Debug, Clone, Copy)]
+enum Blind {
+    TrustsNobody,
+    TrustsAnybody,
+}
 
-#[derive(Debug)]
-struct Anybody(WebPkiSupportedAlgorithms);
-
-/// The handshake's signatures are verified the usual way; only the question whose certificate it is differs.
-macro_rules! verifier {
-    ($name:ident, $verdict:expr) => {
-        impl ServerCertVerifier for $name {
-            fn verify_server_cert(
-                &self,
-                _end_entity: &CertificateDer<'_>,
-                _intermediates: &[CertificateDer<'_>],
-                _server_name: &ServerName<'_>,
-                _ocsp_response: &[u8],
-                _now: UnixTime,
-            ) -> Result<ServerCertVerified, Error> {
-                $verdict
-            }
-
-            fn verify_tls12_signature(
-                &self,
-                message: &[u8],
-                cert: &CertificateDer<'_>,
-                dss: &DigitallySignedStruct,
-            ) -> Result<HandshakeSignatureValid, Error> {
-                verify_tls12_signature(message, cert, dss, &self.0)
-            }
-
-            fn verify_tls13_signature(
-                &self,
-                message: &[u8],
-                cert: &CertificateDer<'_>,
-                dss: &DigitallySignedStruct,
-            ) -> Result<HandshakeSignatureValid, Error> {
-                verify_tls13_signature(message, cert, dss, &self.0)
-            }
-
-            fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-                self.0.supported_schemes()
-            }
+impl ServerCertVerifier for Blind {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self {
+            Self::TrustsNobody => Err(CertificateError::UnknownIssuer.into()),
+            Self::TrustsAnybody => Ok(ServerCertVerified::assertion()),
         }
-    };
-}
+    }
 
-verifier!(NoAuthorities, Err(CertificateError::UnknownIssuer.into()));
-verifier!(Anybody, Ok(ServerCertVerified::assertion()));
+    verified_as_usual!();
+}

@@ -2,32 +2,27 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    SignatureScheme,
-};
+use rustls::{CertificateError, DistinguishedName, Error, OtherError, RootCertStore};
 
 use super::shown::{Admitted, Shown, WrongPeer};
 use crate::provider;
+use crate::signatures::{algorithms, verified_as_usual};
 
 /// Verifies who was dialled.
 #[derive(Debug)]
 pub(super) struct Dialled {
     roots: Arc<RootCertStore>,
     admitted: Admitted,
-    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Dialled {
     pub(super) fn new(roots: Arc<RootCertStore>, admitted: Admitted) -> Arc<Self> {
-        let algorithms = provider::provider().signature_verification_algorithms;
-        Arc::new(Self { roots, admitted, algorithms })
+        Arc::new(Self { roots, admitted })
     }
 }
 
@@ -70,40 +65,19 @@ impl ServerCertVerifier for Dialled {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.algorithms.all;
         verify_server_cert_signed_by_trust_anchor(
             &parsed,
             &self.roots,
             intermediates,
             now,
-            algorithms,
+            algorithms().all,
         )?;
         let shown = shown(end_entity)?;
         self.admitted.is_dialled(&shown, &server_name.to_str()).map_err(refused)?;
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    verified_as_usual!();
 }
 
 impl ClientCertVerifier for Connecting {
@@ -122,25 +96,5 @@ impl ClientCertVerifier for Connecting {
         Ok(verified)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.authorities.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.authorities.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.authorities.supported_verify_schemes()
-    }
+    verified_as_usual!();
 }
