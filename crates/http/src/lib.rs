@@ -14,6 +14,7 @@ pub mod fuzzing;
 mod h1;
 pub mod head;
 pub mod health;
+mod io;
 mod program;
 pub mod routing;
 mod serve;

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::io::Io;
 use crate::program::{Program, ProgramUpstream};
 use crate::shared::Shared;
 use crate::stats::{Cells, EndpointCells, UpstreamCells};
@@ -225,7 +226,7 @@ impl Chosen {
         let Some(tls) = tls else { return Err(failed("not configured".into())) };
         let host = target.host();
         match timeout_at(until, tls.connect_raw(stream, &host)).await {
-            Ok(Ok(stream)) => Ok(Io::Secured(Box::new(stream))),
+            Ok(Ok(stream)) => Ok(Io::Connected(Box::new(stream))),
             Ok(Err(error)) => Err(failed(Box::new(error))),
             Err(_) => Err(DialError::Timeout { target: target.to_string(), waited: within }),
         }
@@ -256,13 +257,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What bytes come over.
-#[derive(Debug)]
-enum Io {
-    Plain(Stream),
-    Secured(Box<tls::ClientStream<Stream>>),
-}
-
 /// A connection to an endpoint, counted.
 #[derive(Debug)]
 struct ToEndpoint {
@@ -270,39 +264,17 @@ struct ToEndpoint {
     chosen: Chosen,
 }
 
-macro_rules! each {
-    ($this:expr, $stream:ident => $call:expr) => {
-        match &mut $this.get_mut().io {
-            Io::Plain($stream) => $call,
-            Io::Secured($stream) => {
-                let $stream = &mut **$stream;
-                $call
-            }
-        }
-    };
-}
-
 impl Duplex for ToEndpoint {
     fn is_current(&self) -> bool {
-        let below = match &self.io {
-            Io::Plain(stream) => stream,
-            Io::Secured(stream) => stream.io(),
-        };
-        below.is_current() && self.chosen.group.is_up(self.chosen.index)
+        self.io.is_current() && self.chosen.group.is_up(self.chosen.index)
     }
 
     fn reset_on_close(&self) {
-        match &self.io {
-            Io::Plain(stream) => stream.reset_on_close(),
-            Io::Secured(stream) => stream.io().reset_on_close(),
-        }
+        self.io.reset_on_close();
     }
 
     fn socket(&self) -> Option<&TcpStream> {
-        match &self.io {
-            Io::Plain(stream) => stream.socket(),
-            Io::Secured(stream) => stream.io().socket(),
-        }
+        self.io.socket()
     }
 }
 
@@ -312,7 +284,7 @@ impl AsyncRead for ToEndpoint {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
     }
 }
 
@@ -322,7 +294,7 @@ impl AsyncWrite for ToEndpoint {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -330,7 +302,7 @@ impl AsyncWrite for ToEndpoint {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -338,10 +310,10 @@ impl AsyncWrite for ToEndpoint {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_flush(cx))
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }

@@ -67,10 +67,7 @@ impl Side for TcpStream {
 
 impl Side for net::dial::Stream {
     fn tcp(&self) -> Option<&TcpStream> {
-        match self {
-            Self::Tcp(stream) => Some(stream),
-            Self::Way(_) => None,
-        }
+        Self::tcp(self)
     }
 
     fn socket(&self) -> Option<&TcpStream> {

@@ -6,12 +6,13 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use model::Target;
-use net::dial::{DialError, Dialer, Stream};
+use net::dial::{DialError, Dialer};
 use tls::ClientTls;
 
 use crate::h1::buffer::Buffer;
-use crate::h1::wire::{Io, Wire};
+use crate::h1::wire::Wire;
 use crate::head::ResponseHead;
+use crate::io::Io;
 
 /// An HTTP/1.1 connection to an endpoint.
 #[derive(Debug)]
@@ -96,10 +97,7 @@ impl Connection {
         let stream = dialer.connect(target, None, timeout).await?;
         reached.set(true);
         let Some(client) = client else {
-            return Ok(Self::new(match stream {
-                Stream::Tcp(stream) => Io::Tcp(stream),
-                Stream::Way(stream) => Io::Way(stream),
-            }));
+            return Ok(Self::new(Io::Plain(stream)));
         };
         let host = target.host();
         let stream = tokio::time::timeout_at(deadline, client.connect(stream, &host))

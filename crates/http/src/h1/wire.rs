@@ -10,105 +10,11 @@ use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
-use net::dial::{Duplex, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
 
 use super::buffer::Buffer;
-
-/// What bytes come over. A closed set, so that a poll is a branch and not a call through a table.
-#[derive(Debug)]
-pub(crate) enum Io {
-    /// Plain TCP.
-    Tcp(TcpStream),
-    /// TLS that a client began with us.
-    Accepted(Box<tls::ServerStream<TcpStream>>),
-    /// To an upstream that no address leads to.
-    Way(Box<dyn Duplex>),
-    /// TLS that we began with an upstream.
-    Connected(Box<tls::ClientStream<Stream>>),
-}
-
-macro_rules! each {
-    ($io:expr, $stream:ident => $call:expr) => {
-        match $io {
-            Io::Tcp($stream) => $call,
-            Io::Accepted($stream) => {
-                let $stream = &mut **$stream;
-                $call
-            }
-            Io::Way($stream) => {
-                let $stream = &mut **$stream;
-                $call
-            }
-            Io::Connected($stream) => {
-                let $stream = &mut **$stream;
-                $call
-            }
-        }
-    };
-}
-
-impl Io {
-    /// The socket below, where there is one.
-    fn tcp(&self) -> Option<&TcpStream> {
-        match self {
-            Self::Tcp(stream) => Some(stream),
-            Self::Accepted(stream) => Some(stream.io()),
-            Self::Way(_) => None,
-            Self::Connected(stream) => match stream.io() {
-                Stream::Tcp(stream) => Some(stream),
-                Stream::Way(_) => None,
-            },
-        }
-    }
-}
-
-impl AsyncRead for Io {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(_) => Poll::Ready(Ok(())),
-            Self::Accepted(stream) => Pin::new(&mut **stream).poll_flush(cx),
-            Self::Way(stream) => Pin::new(&mut **stream).poll_flush(cx),
-            Self::Connected(stream) => Pin::new(&mut **stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
+use crate::io::Io;
 
 /// What the other side did while nothing was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,20 +95,12 @@ impl Wire {
 
     /// Whether it goes where a new connection would go.
     pub(crate) fn is_current(&self) -> bool {
-        match &*self.io.borrow() {
-            Io::Tcp(_) | Io::Accepted(_) => true,
-            Io::Way(stream) => stream.is_current(),
-            Io::Connected(stream) => stream.io().is_current(),
-        }
+        self.io.borrow().is_current()
     }
 
     /// Whether it may be kept without being used.
     pub(crate) fn may_rest(&self) -> bool {
-        match &*self.io.borrow() {
-            Io::Tcp(_) | Io::Accepted(_) => true,
-            Io::Way(stream) => stream.may_rest(),
-            Io::Connected(stream) => stream.io().may_rest(),
-        }
+        self.io.borrow().may_rest()
     }
 
     /// Ready when the other side has done something while nothing is read. What it has sent by then stays where it is,
@@ -215,7 +113,7 @@ impl Wire {
             let Some(tcp) = io.tcp() else { return Poll::Pending };
             ready!(tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)))
         };
-        let encrypted = !matches!(&*self.io.borrow(), Io::Tcp(_));
+        let encrypted = !matches!(&*self.io.borrow(), Io::Plain(_));
         match peeked {
             Err(_) => Poll::Ready(Sign::Reset),
             Ok(0) => Poll::Ready(Sign::End),
@@ -264,17 +162,14 @@ impl Wire {
 
     /// Makes the close that follows a reset, so that nobody takes what was sent for complete.
     pub(crate) fn reset_on_close(&self) {
-        match &*self.io.borrow() {
-            Io::Tcp(stream) => drop(stream.set_zero_linger()),
-            Io::Accepted(stream) => drop(stream.io().set_zero_linger()),
-            Io::Way(stream) => stream.reset_on_close(),
-            Io::Connected(stream) => stream.io().reset_on_close(),
-        }
+        self.io.borrow().reset_on_close();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::*;
 
     /// More than a task's budget of polls, looked at in one go as a request does with its pool.
@@ -286,7 +181,7 @@ mod tests {
         let mut wires = Vec::new();
         let mut peers = Vec::new();
         for _ in 0..CONNECTIONS {
-            wires.push(Wire::new(Io::Tcp(TcpStream::connect(address).await.unwrap())));
+            wires.push(Wire::new(TcpStream::connect(address).await.unwrap().into()));
             peers.push(listener.accept().await.unwrap().0);
         }
         assert!(wires.iter().all(Wire::is_quiet));

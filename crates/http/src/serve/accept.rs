@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 use super::{h1, h2};
 use crate::client::Client;
 use crate::h1::buffer::Buffer;
-use crate::h1::wire::{Io, Wire};
+use crate::h1::wire::Wire;
+use crate::io::Io;
 use crate::shared::Shared;
 use crate::stats::ListenerCells;
 use crate::worker::Worker;
@@ -162,7 +163,7 @@ async fn connection(
     // From here on the connection holds on to no program: it may live for days.
     drop(local);
     let (io, protocol) = match termination {
-        None => (Io::Tcp(stream), None),
+        None => (stream.into(), None),
         Some(termination) => {
             let shaken = Box::pin(handshake(&termination, stream, &client.cells, &timer)).await;
             let Some(stream) = shaken else { return };

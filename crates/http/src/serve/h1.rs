@@ -19,9 +19,10 @@ use crate::forward::{Ending, Exchange};
 use crate::h1::body::{BodyReader, BodyWriter, TrailerLimits};
 use crate::h1::buffer::Buffer;
 use crate::h1::scratch::Scratch;
-use crate::h1::wire::{Io, Sign, Wire};
+use crate::h1::wire::{Sign, Wire};
 use crate::h1::{ReadHeadError, read_head, write};
 use crate::head::{Fields, Framing, HeadError, ResponseHead, Version};
+use crate::io::Io;
 use crate::stream::{BodyError, Piece, Sink, Source};
 use crate::worker::Local;
 
@@ -164,7 +165,7 @@ pub(super) async fn tell_plain_http(stream: tokio::net::TcpStream) {
          Connection: close\r\n\r\n{BODY}",
         BODY.len()
     );
-    let wire = Wire::new(Io::Tcp(stream));
+    let wire = Wire::new(stream.into());
     let _ = wire.write_all(answer.as_bytes(), &[]).await;
     let _ = wire.shutdown().await;
 }

@@ -23,7 +23,7 @@ use super::h2_stream::{H2Body, H2Reply, Out, request_head};
 use crate::client::Client;
 use crate::forward::{Ending, Exchange};
 use crate::h1::buffer::Buffer;
-use crate::h1::wire::Io;
+use crate::io::Io;
 use crate::worker::Local;
 
 /// What a client may send on one stream before it is read.

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::h1::buffer::Buffer;
-use crate::h1::wire::Io;
+use crate::io::Io;
 
 /// What is collected before it is written: one TLS record.
 const COLLECTED_BYTES_MAX: usize = 16 * 1024;

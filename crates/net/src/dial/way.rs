@@ -98,6 +98,15 @@ impl Stream {
         self.socket()?.local_addr().ok()
     }
 
+    /// The socket, where nothing stands between it and the bytes.
+    #[must_use]
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Way(_) => None,
+        }
+    }
+
     /// See [`Duplex::socket`].
     #[must_use]
     pub fn socket(&self) -> Option<&TcpStream> {
