@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::load::{Field, PORTS};
+use super::load::{Field, GATEWAY, HTTP, PORTS};
 use crate::bench::{
     measure::{self, Ticks},
     peers::Proxy,
@@ -156,7 +156,7 @@ fn written(folder: &Path, name: &str, content: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// The default range, every host of the network, and the pods where there are some.
+/// A mesh with its admin port.
 fn cloverleaf(
     command: &mut Command,
     field: &Field,
@@ -164,6 +164,13 @@ fn cloverleaf(
     folder: &Path,
     admin: &str,
 ) -> Result<()> {
+    let file = mesh(field, host, folder)?;
+    command.arg("mesh").arg(file).args(["--workers", "1", "--admin-address", admin]);
+    Ok(())
+}
+
+/// The files of a mesh: the default range, every host of the network, and the pods where there are some.
+fn mesh(field: &Field, host: u8, folder: &Path) -> Result<PathBuf> {
     let address = |host| field.network.address(host);
     let hosts = (1..=field.network.hosts()).fold(String::new(), |mut text, host| {
         let _ = writeln!(text, "{}:32767", address(host));
@@ -174,13 +181,66 @@ fn cloverleaf(
     let mappings = if host == 1 { "" } else { &mappings };
     written(folder, "portmappings.conf", mappings)?;
     let file = format!("HOST {}\nKEEPEMPTY none\nDRAIN 0\n", address(host));
-    let file = written(folder, "proxy.conf", &file)?;
-    command.arg("mesh").arg(file).args(["--workers", "1", "--admin-address", admin]);
-    Ok(())
+    written(folder, "proxy.conf", &file)
+}
+
+/// How a gateway on host 1 reaches the pod on host 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// By its address.
+    Straight,
+    /// By its cluster port, of which it asks the mesh on host 2 itself.
+    ViaMesh,
+}
+
+impl Hops {
+    /// Starts a gateway on host 1, and a mesh on host 2 where that is on the way, all on one core, and waits until a
+    /// request gets through.
+    pub(super) fn gateway(
+        contender: &Contender,
+        field: &Field,
+        reach: Reach,
+        folder: &Path,
+    ) -> Result<Hops> {
+        let folder = |host: u8| folder.join(format!("{}-{host}", contender.name));
+        let own = folder(1);
+        let _ = fs::remove_dir_all(&own);
+        fs::create_dir_all(&own).with_context(|| format!("make {}", own.display()))?;
+        let (upstream, mesh) = match reach {
+            Reach::Straight => {
+                let pod = PORTS.iter().find(|(cluster, _)| *cluster == HTTP).context("a pod")?;
+                (format!("host: {}, port: {}", field.network.address(2), pod.1), String::new())
+            }
+            Reach::ViaMesh => {
+                let file = mesh(field, 1, &own)?;
+                let mesh = format!("mesh: {{ config: {} }}\n", file.display());
+                (format!("via: mesh, port: {HTTP}"), mesh)
+            }
+        };
+        let (address, port) = field.front(GATEWAY);
+        let file = format!(
+            "{mesh}listeners: [{{ name: front, address: \"{address}:{port}\" }}]
+upstreams: [{{ name: pod, {upstream} }}]
+rules: [{{ path: /, upstream: pod }}]
+"
+        );
+        let file = written(&own, "gateway.yaml", &file)?;
+        let program = contender.program.to_str().context("the path of a program")?;
+        let mut command = field.network.command(1, program);
+        command.arg("gateway").arg("-c").arg(file);
+        command.args(["--workers", "1", "--admin-address", "off"]);
+        let mut servers = vec![Server::spawn(&command, PROXY_CORE, &own.join("log"))?];
+        if reach == Reach::ViaMesh {
+            servers.push(start(contender, field, 2, &folder(2))?);
+        }
+        let hops = Hops { servers };
+        field.wait_until_answered(SERVED_WITHIN).with_context(|| hops.last_words())?;
+        Ok(hops)
+    }
 }
 
 /// For each port: where the proxy of a host listens, and where it goes.
-fn forwards(field: &Field, host: u8) -> [(u16, Vec<(IpAddr, u16)>); 3] {
+fn forwards(field: &Field, host: u8) -> [(u16, Vec<(IpAddr, u16)>); PORTS.len()] {
     PORTS.map(|(cluster, pod)| match host {
         1 => {
             let others = 2..=field.network.hosts();

@@ -19,13 +19,18 @@ use testkit::Network;
 use crate::bench::measure::Ticks;
 
 /// Cluster ports on host 1, one for each kind of pod, and the host ports behind them.
-pub(super) const PORTS: [(u16, u16); 3] = [(SINK, 30_001), (ECHO, 30_002), (HOLD, 30_003)];
+pub(super) const PORTS: [(u16, u16); 4] =
+    [(SINK, 30_001), (ECHO, 30_002), (HOLD, 30_003), (HTTP, 30_004)];
 /// Takes what it gets and counts it.
 pub(super) const SINK: u16 = 61_001;
 /// Sends one byte back and waits for the end.
 pub(super) const ECHO: u16 = 61_002;
 /// Sends one byte back and waits for [`Field::release`].
 pub(super) const HOLD: u16 = 61_003;
+/// Answers one HTTP request after the other.
+pub(super) const HTTP: u16 = 61_004;
+/// Where a gateway on host 1 takes requests.
+pub(super) const GATEWAY: u16 = 20_080;
 
 /// Threads of a pod that take connections one after the other: more than there are clients at a time, so that none
 /// waits behind one that is just ending.
@@ -33,6 +38,10 @@ const ECHO_THREADS: usize = 32;
 const WRITE_BYTES: usize = 256 * 1024;
 /// For every connect, read and write. What takes longer has failed.
 pub(super) const WITHIN: Duration = Duration::from_secs(15);
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: pod\r\n\r\n";
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+/// How every answer ends, whatever a gateway adds to its head.
+const ANSWER_END: &[u8] = b"\r\n\r\nok";
 const WARM_UP: Duration = Duration::from_millis(700);
 /// What short connections need: ports that nothing listens on, and free again a second after their connection.
 const SYSCTLS: [(&str, &str); 2] = [("ip_local_port_range", "33000 60999"), ("tcp_tw_reuse", "1")];
@@ -87,6 +96,7 @@ impl Field {
                                 thread::spawn(move || sink(stream, &received));
                             }
                             ECHO => echo(stream),
+                            HTTP => drop(thread::spawn(move || answer(stream))),
                             _ => hold(stream, &held),
                         }
                     }
@@ -99,6 +109,40 @@ impl Field {
     /// Where clients connect: a cluster port of their own host.
     pub(super) fn front(&self, port: u16) -> (IpAddr, u16) {
         (self.network.address(1), port)
+    }
+
+    /// Waits until a request gets through a gateway to a pod.
+    pub(super) fn wait_until_answered(&self, within: Duration) -> Result<()> {
+        let address = self.front(GATEWAY);
+        self.network.on(1, || {
+            let begun = Instant::now();
+            while let Err(error) = connect(address).and_then(|mut stream| request(&mut stream)) {
+                ensure!(begun.elapsed() < within, "no answer through the gateway: {error}");
+                thread::sleep(Duration::from_millis(20));
+            }
+            Ok(())
+        })
+    }
+
+    /// Clients on host 1 that each send one request after the other to a gateway there, over one connection: requests.
+    pub(super) fn requests(
+        &self,
+        clients: usize,
+        duration: Duration,
+        cpu: &dyn Fn() -> Ticks,
+    ) -> Result<Window> {
+        let address = self.front(GATEWAY);
+        let done = AtomicU64::new(0);
+        let client = |stop: &AtomicBool| -> std::io::Result<()> {
+            let mut stream = connect(address)?;
+            while !stop.load(Ordering::Relaxed) {
+                request(&mut stream)?;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        let count = || done.load(Ordering::Relaxed);
+        self.counted(clients, &client, &count, duration, cpu)
     }
 
     /// Waits until a connection gets through to a pod.
@@ -270,6 +314,29 @@ fn end(mut stream: TcpStream) -> std::io::Result<()> {
 
 fn ask(address: (IpAddr, u16)) -> std::io::Result<()> {
     end(begin(address)?)
+}
+
+/// One request and its answer.
+fn request(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(REQUEST)?;
+    receive(stream, ANSWER_END)
+}
+
+/// Reads until what came ends like this.
+fn receive(stream: &mut TcpStream, end: &[u8]) -> std::io::Result<()> {
+    let (mut buffer, mut filled) = ([0; 4096], 0);
+    while !buffer[..filled].ends_with(end) {
+        match stream.read(&mut buffer[filled..])? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            count => filled += count,
+        }
+    }
+    Ok(())
+}
+
+fn answer(mut stream: TcpStream) {
+    let _ = stream.set_nodelay(true);
+    while receive(&mut stream, b"\r\n\r\n").is_ok() && stream.write_all(ANSWER).is_ok() {}
 }
 
 fn sink(mut stream: TcpStream, received: &AtomicU64) {

@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use figures::{Results, Row};
-use hops::{Contender, Hops};
+use hops::{Contender, Hops, Reach};
 use load::{Field, Window};
 
 use super::{measure, peers::Proxy, process::LOAD_CORE, programs, report};
@@ -80,6 +80,11 @@ pub(crate) enum Case {
     Short,
     /// The same to the pods of nine hosts
     ShortTen,
+    /// Requests through a gateway straight to a pod on another host (Cloverleaf only)
+    Gateway,
+    /// The same by the pod's cluster port (Cloverleaf only)
+    #[value(name = "via-mesh")]
+    ViaMesh,
     /// Thousands of idle connections
     Idle,
     /// From start to ready with the whole default range (Cloverleaf only)
@@ -90,12 +95,14 @@ pub(crate) enum Case {
     Rate,
 }
 
-const ALL: [Case; 9] = [
+const ALL: [Case; 11] = [
     Case::Bulk1,
     Case::Bulk16,
     Case::Bulk16Ten,
     Case::Short,
     Case::ShortTen,
+    Case::Gateway,
+    Case::ViaMesh,
     Case::Idle,
     Case::Start,
     Case::Silent,
@@ -110,6 +117,8 @@ impl Case {
             Case::Bulk16Ten => "bulk-16-ten",
             Case::Short => "short",
             Case::ShortTen => "short-ten",
+            Case::Gateway => "gateway",
+            Case::ViaMesh => "via-mesh",
             Case::Idle => "idle",
             Case::Start => "start",
             Case::Silent => "silent",
@@ -124,6 +133,8 @@ impl Case {
             Case::Bulk16Ten => "Sixteen streams to the pods of nine hosts",
             Case::Short => "Short connections: connect, a byte there and back, close",
             Case::ShortTen => "Short connections to the pods of nine hosts",
+            Case::Gateway => "Requests through a gateway straight to a pod on another host",
+            Case::ViaMesh => "The same by the pod's cluster port (`via: mesh`)",
             Case::Idle => "6,000 idle connections",
             Case::Start => "Start with the whole default range",
             Case::Silent => "A pod on the last of ten hosts, nine of them silent",
@@ -141,6 +152,9 @@ impl Case {
                 "connections a CPU-second",
                 "connections a second",
             ],
+            Case::Gateway | Case::ViaMesh => {
+                &["CPU µs a request, all hops", "requests a CPU-second", "requests a second"]
+            }
             Case::Idle => &["KB a connection, client's host", "KB a connection, pod's host"],
             Case::Start => &["ready after, ms", "RSS, MB"],
             Case::Silent => &[
@@ -155,7 +169,8 @@ impl Case {
 
     /// Whether it is asked of Cloverleaf alone.
     fn is_own(self) -> bool {
-        matches!(self, Case::Start | Case::Silent | Case::Rate)
+        use Case::{Gateway, Rate, Silent, Start, ViaMesh};
+        matches!(self, Gateway | ViaMesh | Start | Silent | Rate)
     }
 
     fn hosts(self) -> u8 {
@@ -264,6 +279,8 @@ impl Bench<'_> {
         match case {
             Case::Start => return self.start(one, field),
             Case::Silent => return self.silent(one, field),
+            Case::Gateway => return self.requests(one, field, Reach::Straight),
+            Case::ViaMesh => return self.requests(one, field, Reach::ViaMesh),
             _ => {}
         }
         let hosts: Vec<u8> = (1..=case.hosts()).collect();
@@ -276,13 +293,20 @@ impl Bench<'_> {
                 field.bulk(16, duration, &cpu).map(|window| self.bytes(&window))
             }
             Case::Short | Case::ShortTen => {
-                field.short(SHORT_CLIENTS, duration, &cpu).map(|window| self.connections(&window))
+                field.short(SHORT_CLIENTS, duration, &cpu).map(|window| self.each(&window))
             }
             Case::Idle => idle(field, &hops),
             Case::Rate => rate(field, &hops),
-            Case::Start | Case::Silent => unreachable!("above"),
+            Case::Gateway | Case::ViaMesh | Case::Start | Case::Silent => unreachable!("above"),
         };
         figures.with_context(|| hops.last_words())
+    }
+
+    fn requests(&self, one: &Contender, field: &Field, reach: Reach) -> Result<Vec<f64>> {
+        let hops = Hops::gateway(one, field, reach, &self.folder)?;
+        let duration = Duration::from_secs(self.options.seconds);
+        let window = field.requests(SHORT_CLIENTS, duration, &|| hops.cpu());
+        window.map(|window| self.each(&window)).with_context(|| hops.last_words())
     }
 
     fn cpu_seconds(&self, window: &Window) -> f64 {
@@ -294,7 +318,7 @@ impl Bench<'_> {
         vec![self.cpu_seconds(window) / gigabytes, gigabytes / window.seconds]
     }
 
-    fn connections(&self, window: &Window) -> Vec<f64> {
+    fn each(&self, window: &Window) -> Vec<f64> {
         let (count, cpu) = (window.count as f64, self.cpu_seconds(window));
         vec![cpu * 1e6 / count, count / cpu, count / window.seconds]
     }
