@@ -2,6 +2,7 @@
 //! It must not know which commands there are.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -32,6 +33,23 @@ pub(crate) fn cargo_within(limit: Duration, args: &[&str]) -> Command {
     command.arg("--kill-after=10").arg(limit.as_secs().to_string()).arg(crate::env::cargo());
     command.args(args).current_dir(root());
     command
+}
+
+/// A program of a Rust crate, built from source into a folder of [`tools`] that is named after its version, once.
+pub(crate) fn cargo_install(name: &str, version: &str, more: &[&str]) -> Result<PathBuf> {
+    let root = tools().join(format!("{name}-{version}"));
+    let file = root.join("bin").join(name);
+    if file.is_file() {
+        return Ok(file);
+    }
+    let build = tools().join("build");
+    let mut install = cargo(&["install", name, "--quiet", "--version", version]);
+    install.args(more).arg("--root").arg(&root);
+    install.env("CARGO_TARGET_DIR", &build).env("CARGO_PROFILE_DEV_DEBUG", "0");
+    run(&mut install)?;
+    // Only the program is kept: what it was built from may be over a gigabyte.
+    fs::remove_dir_all(&build).context("remove the build folder of a tool")?;
+    Ok(file)
 }
 
 /// A command as one would type it.

@@ -59,10 +59,41 @@ pub(crate) fn cpu(pid: u32) -> Ticks {
 
 /// Resident memory of the process and its descendants, in bytes. Pages that they share count for each.
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
-    tree(pid)
-        .into_iter()
-        .filter_map(|pid| resident(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?))
-        .sum()
+    memory(pid).resident
+}
+
+/// Memory in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
+    /// The part of it that no file backs: heap and stacks.
+    pub(crate) anonymous: u64,
+}
+
+/// What the process and its descendants hold. Pages that they share count for each.
+pub(crate) fn memory(pid: u32) -> Memory {
+    let status = |pid| fs::read_to_string(format!("/proc/{pid}/status")).ok();
+    let all = tree(pid).into_iter().filter_map(status);
+    all.fold(Memory::default(), |sum, status| Memory {
+        resident: sum.resident + bytes_of(&status, "VmRSS:").unwrap_or_default(),
+        anonymous: sum.anonymous + bytes_of(&status, "RssAnon:").unwrap_or_default(),
+    })
+}
+
+/// Processor time of the whole machine so far, in clock ticks of all cores.
+pub(crate) fn machine() -> Result<u64> {
+    let text = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    busy(&text).context("/proc/stat: no line of all cores")
+}
+
+/// User, nice, system, interrupts and what the host took; neither idle nor waiting for a disk.
+fn busy(stat: &str) -> Option<u64> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let fields: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
+    let [user, nice, system, _idle, _waiting, interrupts, soft, stolen, ..] = fields[..] else {
+        return None;
+    };
+    Some(user + nice + system + interrupts + soft + stolen)
 }
 
 fn stat(pid: u32) -> Option<String> {
@@ -83,8 +114,9 @@ fn parse_stat(line: &str) -> Option<Stat> {
     Some(Stat { parent: u32::try_from(field(4)?).ok()?, ticks })
 }
 
-fn resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// A line of /proc/PID/status.
+fn bytes_of(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib * 1024)
 }
@@ -103,14 +135,22 @@ mod tests {
 
     #[test]
     fn resident_memory_is_in_bytes() {
-        assert_eq!(resident("Name:\tx\nVmRSS:\t    2048 kB\n"), Some(2 * 1024 * 1024));
-        assert_eq!(resident("Name:\tkthread\n"), None);
+        assert_eq!(bytes_of("Name:\tx\nVmRSS:\t    2048 kB\n", "VmRSS:"), Some(2 * 1024 * 1024));
+        assert_eq!(bytes_of("Name:\tkthread\n", "VmRSS:"), None);
+    }
+
+    #[test]
+    fn idle_time_of_the_machine_does_not_count() {
+        let stat = "cpu  1 2 4 1000 1000 8 16 32 0 0\ncpu0 9 9 9 9 9 9 9 9 9 9\n";
+        assert_eq!(busy(stat), Some(63));
+        assert_eq!(busy("cpu  1 2 4\n"), None);
     }
 
     #[test]
     fn this_process_is_its_own_tree() {
         let pid = std::process::id();
         assert_eq!(tree(pid).first(), Some(&pid));
-        assert!(resident_bytes(pid) > 0);
+        let memory = memory(pid);
+        assert!(0 < memory.anonymous && memory.anonymous < memory.resident, "{memory:?}");
     }
 }

@@ -6,6 +6,7 @@
 //! is asked, `measure` what it used, `results` what follows from it, `report` and `svg` how it looks.
 
 mod case;
+mod hosts;
 mod idle;
 mod kubernetes;
 mod load;
@@ -17,7 +18,9 @@ mod programs;
 mod reload;
 mod report;
 mod results;
+mod rows;
 mod svg;
+mod tunnel;
 
 use std::{
     collections::BTreeMap,
@@ -49,6 +52,8 @@ pub(crate) enum Bench {
     Kubernetes(kubernetes::Kubernetes),
     /// Cluster ports beside HAProxy and Envoy, each chained twice
     Mesh(mesh::Mesh),
+    /// Tunnels, with the official client in front and with ours
+    Tunnel(tunnel::Tunnel),
     #[command(hide = true)]
     Hold(idle::Hold),
 }
@@ -78,6 +83,7 @@ pub(crate) fn main(bench: &Bench) -> Result<()> {
         Bench::Gateway(options) => gateway(options),
         Bench::Kubernetes(options) => kubernetes::main(options),
         Bench::Mesh(options) => mesh::main(options),
+        Bench::Tunnel(options) => tunnel::main(options),
         Bench::Hold(options) => idle::hold(options),
     }
 }
@@ -94,7 +100,7 @@ fn gateway(options: &Gateway) -> Result<()> {
     sh::capture(Command::new("taskset").args(["-p", "-c", LOAD_CORE, &own]))?;
     let bench = Workshop::open(programs)?;
     let file = sh::root().join("bench/out/gateway.json");
-    let mut results = report::read(&file)?;
+    let mut results: results::Results = report::read(&file)?;
     for case in cases {
         let rows = bench.case(case, &proxies, options)?;
         let conditions = report::conditions(options.seconds, options.rounds)?;

@@ -52,6 +52,14 @@ impl Server {
         self.child.id()
     }
 
+    /// Ends it at once, without asking.
+    pub(crate) fn kill(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            signal("KILL", &measure::tree(self.pid()));
+        }
+        let _ = self.child.wait();
+    }
+
     /// The end of what the program said, for an error message.
     pub(crate) fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
@@ -76,6 +84,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if let Ok(Some(_)) = self.child.try_wait() {
+            return;
+        }
         // Workers are children of the child: remember them, then ask, then end whoever is left.
         let tree = measure::tree(self.pid());
         signal("TERM", &[self.pid()]);

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::peers::Proxy;
-use crate::{env, sh};
+use crate::{env, sh, test::tools};
 
 /// Command and Debian package.
 const FROM_DEBIAN: [(&str, &str); 6] = [
@@ -37,7 +37,8 @@ pub(crate) fn ready(proxies: &[Proxy]) -> Result<BTreeMap<Proxy, PathBuf>> {
     proxies.iter().map(|proxy| Ok((*proxy, program(*proxy)?))).collect()
 }
 
-fn program(proxy: Proxy) -> Result<PathBuf> {
+/// Where a proxy is; Cloverleaf is built.
+pub(crate) fn program(proxy: Proxy) -> Result<PathBuf> {
     match proxy {
         Proxy::Cloverleaf => {
             sh::run(&mut sh::cargo(&[
@@ -58,6 +59,22 @@ fn program(proxy: Proxy) -> Result<PathBuf> {
         Proxy::Traefik => in_venv("bin/traefik"),
         Proxy::Caddy => in_venv("bin/caddy"),
     }
+}
+
+/// The load on Konnectivity's own library, built from Go modules: half a minute where Go has not done so yet.
+pub(crate) fn konnectivity_load() -> Result<PathBuf> {
+    let file = sh::tools().join("konnectivity-load");
+    fs::create_dir_all(sh::tools()).context("make target/tools")?;
+    let mut build = Command::new(tools::go(tools::KONNECTIVITY_GO_MINOR)?);
+    build
+        .current_dir(sh::root().join("tests/konnectivity"))
+        .env("CGO_ENABLED", "0")
+        .env("GOFLAGS", "-buildvcs=false")
+        .env("GOCACHE", sh::tools().join("go-build"))
+        .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o"])
+        .arg(&file);
+    sh::run(build.arg("./load"))?;
+    Ok(file)
 }
 
 /// A program of the Python packages: in the environment's `bin`, or inside of a package.

@@ -4,6 +4,7 @@
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     case::{self, Case},
@@ -18,15 +19,15 @@ const BEGIN: &str = "<!-- figures: written by cargo xtask bench gateway --save -
 const END: &str = "<!-- end of figures -->";
 
 /// The results so far; none yet is not an error.
-pub(crate) fn read(file: &Path) -> Result<Results> {
+pub(crate) fn read<R: DeserializeOwned + Default>(file: &Path) -> Result<R> {
     match fs::read_to_string(file) {
         Ok(text) => serde_json::from_str(&text)
             .with_context(|| format!("read {}: remove it", file.display())),
-        Err(_) => Ok(Results::default()),
+        Err(_) => Ok(R::default()),
     }
 }
 
-pub(crate) fn write(file: &Path, results: &Results) -> Result<()> {
+pub(crate) fn write(file: &Path, results: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(results).context("write the results as JSON")?;
     fs::write(file, text).with_context(|| format!("write {}", file.display()))
 }

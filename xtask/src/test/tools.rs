@@ -21,7 +21,7 @@ const H2SPEC_GO_MINOR: u32 = 21;
 /// What helm is built with at least.
 const HELM_GO_MINOR: u32 = 25;
 /// What Konnectivity's client is built with at least.
-const KONNECTIVITY_GO_MINOR: u32 = 26;
+pub(crate) const KONNECTIVITY_GO_MINOR: u32 = 26;
 /// Which Kubernetes a chart is rendered for where there is no cluster to ask.
 const HELM_KUBERNETES_MINOR: &str = "35";
 /// The Go toolchain as a Python package, for machines without Go or with one that is too old.
@@ -149,26 +149,13 @@ fn go_minor(version: &str) -> Option<u32> {
 /// The checker of licences and banned crates. Built without optimisation: that takes a third of the time,
 /// and it runs for a second.
 pub(super) fn cargo_deny() -> Result<PathBuf> {
-    let root = sh::tools().join(format!("cargo-deny-{CARGO_DENY_VERSION}"));
-    let file = root.join("bin/cargo-deny");
-    if file.is_file() {
-        return Ok(file);
-    }
     if let Some(installed) = env::which("cargo-deny") {
         let version = sh::capture(Command::new(&installed).arg("--version")).unwrap_or_default();
         if version.trim().ends_with(CARGO_DENY_VERSION) {
             return Ok(installed);
         }
     }
-    let build = sh::tools().join("build");
-    let mut install =
-        sh::cargo(&["install", "cargo-deny", "--locked", "--debug", "--quiet", "--version"]);
-    install.arg(CARGO_DENY_VERSION).arg("--root").arg(&root);
-    install.env("CARGO_TARGET_DIR", &build).env("CARGO_PROFILE_DEV_DEBUG", "0");
-    sh::run(&mut install)?;
-    // Only the program is kept: what it was built from is over a gigabyte.
-    fs::remove_dir_all(&build).context("remove the build folder of cargo-deny")?;
-    Ok(file)
+    sh::cargo_install("cargo-deny", CARGO_DENY_VERSION, &["--locked", "--debug"])
 }
 
 #[cfg(test)]

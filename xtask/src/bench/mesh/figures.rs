@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::Case;
+use crate::bench::rows::{Bound, Columns, Target};
 
 /// Everything that was measured, in the order of the cases.
 pub(super) type Results = BTreeMap<Case, Vec<Row>>;
@@ -13,47 +14,8 @@ pub(super) type Results = BTreeMap<Case, Vec<Row>>;
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) version: String,
-    /// By column, as [`Case::columns`] names them; each with a number a round.
-    pub(super) columns: Vec<Vec<f64>>,
-}
-
-impl Row {
-    /// Adds a round.
-    pub(super) fn push(&mut self, round: &[f64]) {
-        self.columns.resize(round.len(), Vec::new());
-        self.columns.iter_mut().zip(round).for_each(|(column, figure)| column.push(*figure));
-    }
-
-    fn median(&self, column: usize) -> Option<f64> {
-        self.columns.get(column).and_then(|figures| median(figures))
-    }
-}
-
-/// The middle one; of an even number the lower of the two.
-pub(super) fn median(figures: &[f64]) -> Option<f64> {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
-}
-
-/// As many digits as say something.
-pub(super) fn number(figure: f64) -> String {
-    match figure.abs() {
-        1000.0.. => format!("{figure:.0}"),
-        10.0.. => format!("{figure:.1}"),
-        _ => format!("{figure:.2}"),
-    }
-}
-
-/// The middle round, and the range of all where there are several.
-fn cell(figures: &[f64]) -> String {
-    let Some(middle) = median(figures) else { return "–".to_owned() };
-    let least = figures.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = figures.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    match figures.len() {
-        1 => number(middle),
-        _ => format!("{} [{} .. {}]", number(middle), number(least), number(most)),
-    }
+    /// As [`Case::columns`] names them.
+    pub(super) columns: Columns,
 }
 
 /// A case as a Markdown table. The last column is the first one's ratio to Cloverleaf's.
@@ -65,13 +27,13 @@ pub(super) fn table(case: Case, rows: &[Row]) -> String {
     }
     text.push_str(if compared { " to cloverleaf's |\n|---|" } else { "\n|---|" });
     text.push_str(&"---:|".repeat(case.columns().len() + usize::from(compared)));
-    let own = rows.first().and_then(|row| row.median(0));
+    let own = rows.first().and_then(|row| row.columns.median(0));
     for row in rows {
         let _ = write!(text, "\n| {} {} |", row.name, row.version);
-        row.columns.iter().for_each(|figures| {
-            let _ = write!(text, " {} |", cell(figures));
+        row.columns.cells(case.columns().len()).for_each(|cell| {
+            let _ = write!(text, " {cell} |");
         });
-        if let (true, Some(one), Some(own)) = (compared, row.median(0), own) {
+        if let (true, Some(one), Some(own)) = (compared, row.columns.median(0), own) {
             let _ = write!(text, " {:.2} |", one / own);
         }
     }
@@ -81,33 +43,18 @@ pub(super) fn table(case: Case, rows: &[Row]) -> String {
 
 /// The targets of which there are figures, as a list.
 pub(super) fn targets(results: &Results) -> String {
-    let mut text = String::new();
-    for Target { promise, value, limit, unit } in all_targets(results) {
-        let mark = if value <= limit { "kept" } else { "**missed**" };
-        let (value, limit) = (number(value), number(limit));
-        let _ = writeln!(text, "- {promise}: {value} {unit}, at most {limit} ({mark})");
-    }
-    text
-}
-
-/// A promise, what was measured, and what it may be.
-#[derive(Debug, PartialEq)]
-struct Target {
-    promise: String,
-    value: f64,
-    limit: f64,
-    unit: &'static str,
+    all_targets(results).iter().map(Target::line).collect()
 }
 
 fn all_targets(results: &Results) -> Vec<Target> {
     let figure = |case: Case, name: &str, column: usize| {
-        results.get(&case)?.iter().find(|row| row.name == name)?.median(column)
+        results.get(&case)?.iter().find(|row| row.name == name)?.columns.median(column)
     };
     let own = |case, column| figure(case, "cloverleaf", column);
     let mut list = Vec::new();
     let mut add = |promise: String, value: Option<f64>, limit: Option<f64>, unit| {
         if let (Some(value), Some(limit)) = (value, limit) {
-            list.push(Target { promise, value, limit, unit });
+            list.push(Target { promise, value, bound: Bound::AtMost(limit), unit });
         }
     };
     for case in [Case::Bulk1, Case::Bulk16, Case::Bulk16Ten] {
@@ -151,9 +98,9 @@ mod tests {
     use super::*;
 
     fn row(name: &str, rounds: &[&[f64]]) -> Row {
-        let mut row = Row { name: name.into(), version: "1".into(), columns: Vec::new() };
-        rounds.iter().for_each(|round| row.push(round));
-        row
+        let mut columns = Columns::default();
+        rounds.iter().for_each(|round| columns.push(round));
+        Row { name: name.into(), version: "1".into(), columns }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::load::{Field, GATEWAY, HTTP, PORTS};
 use crate::bench::{
+    hosts,
     measure::{self, Ticks},
     peers::Proxy,
     process::{PROXY_CORE, Server},
@@ -115,17 +116,17 @@ pub(super) fn start_timed(
     field: &Field,
     folder: &Path,
 ) -> Result<(Server, Duration)> {
-    const ADMIN: (&str, u16) = ("127.0.0.1", 9180);
+    const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let program = contender.program.to_str().context("the path of a program")?;
     let mut command = field.network.command(1, program);
-    cloverleaf(&mut command, field, 1, folder, &format!("{}:{}", ADMIN.0, ADMIN.1))?;
+    cloverleaf(&mut command, field, 1, folder, &ADMIN.to_string())?;
     let begun = Instant::now();
     // Not by the thread within: a program ends with the thread that started it.
     let server = Server::spawn(&command, PROXY_CORE, &folder.join("log"))?;
     field.network.on(1, || {
         // The admin port listens before the rest does, and says when all of it is there.
-        while !is_ready(ADMIN) {
+        while !hosts::is_ready(ADMIN) {
             if begun.elapsed() > SERVED_WITHIN {
                 bail!("not ready: {}", server.last_words());
             }
@@ -134,20 +135,6 @@ pub(super) fn start_timed(
         Ok(())
     })?;
     Ok((server, begun.elapsed()))
-}
-
-fn is_ready(admin: (&str, u16)) -> bool {
-    use std::io::{Read, Write};
-    let ask = || -> std::io::Result<String> {
-        let mut stream = std::net::TcpStream::connect(admin)?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream
-            .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply)?;
-        Ok(reply)
-    };
-    ask().is_ok_and(|reply| reply.starts_with("HTTP/1.1 200"))
 }
 
 fn written(folder: &Path, name: &str, content: &str) -> Result<PathBuf> {

@@ -2,7 +2,6 @@
 //! namespaces. They share the core that the proxies do not have. Must not know which proxies stand in between.
 
 use std::{
-    fs,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Shutdown, TcpListener, TcpStream},
     sync::{
@@ -16,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use testkit::Network;
 
-use crate::bench::measure::Ticks;
+use crate::bench::{hosts, measure::Ticks};
 
 /// Cluster ports on host 1, one for each kind of pod, and the host ports behind them.
 pub(super) const PORTS: [(u16, u16); 4] =
@@ -43,8 +42,6 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// How every answer ends, whatever a gateway adds to its head.
 const ANSWER_END: &[u8] = b"\r\n\r\nok";
 const WARM_UP: Duration = Duration::from_millis(700);
-/// What short connections need: ports that nothing listens on, and free again a second after their connection.
-const SYSCTLS: [(&str, &str); 2] = [("ip_local_port_range", "33000 60999"), ("tcp_tw_reuse", "1")];
 
 /// Hosts with pods on all but the first.
 pub(super) struct Field {
@@ -64,14 +61,7 @@ pub(super) struct Window {
 impl Field {
     /// So many hosts; those of `pods` get some.
     pub(super) fn open(hosts: u8, pods: impl IntoIterator<Item = u8>) -> Result<Field> {
-        let network = Network::new(hosts).context("network namespaces need root")?;
-        for host in 1..=hosts {
-            network.on(host, || {
-                SYSCTLS.iter().try_for_each(|(name, value)| {
-                    fs::write(format!("/proc/sys/net/ipv4/{name}"), value)
-                })
-            })?;
-        }
+        let network = hosts::open(hosts)?;
         let field = Field { network, received: Arc::default(), held: Arc::default() };
         for host in pods {
             field.pods(host)?;

@@ -23,7 +23,13 @@ use figures::{Results, Row};
 use hops::{Contender, Hops, Reach};
 use load::{Field, Window};
 
-use super::{measure, peers::Proxy, process::LOAD_CORE, programs, report};
+use super::{
+    measure,
+    peers::Proxy,
+    process::LOAD_CORE,
+    programs, report,
+    rows::{self, Columns},
+};
 use crate::sh;
 
 const PAGE: &str = "bench/mesh.md";
@@ -245,7 +251,7 @@ impl Bench<'_> {
         let row = |one: &&Contender| Row {
             name: one.name.clone(),
             version: one.version.clone(),
-            columns: Vec::new(),
+            columns: Columns::default(),
         };
         let mut rows: Vec<Row> = asked.iter().map(row).collect();
         let field = match case {
@@ -265,9 +271,9 @@ impl Bench<'_> {
                     figures => figures
                         .with_context(|| format!("{}, {}, round {round}", case.name(), one.name))?,
                 };
-                let shown: Vec<String> = figures.iter().copied().map(figures::number).collect();
+                let shown: Vec<String> = figures.iter().copied().map(rows::number).collect();
                 println!("round {round}/{rounds} {:11} {}", one.name, shown.join("  "));
-                row.push(&figures);
+                row.columns.push(&figures);
             }
         }
         rows.retain(|row| !row.columns.is_empty());
@@ -337,7 +343,7 @@ impl Bench<'_> {
         silent.for_each(|host| field.network.mend(host));
         let (first, later, best) = figures?;
         let slowest = later.iter().copied().fold(0.0, f64::max);
-        let median = |times: &[f64]| figures::median(times).context("no connection");
+        let median = |times: &[f64]| rows::median(times).context("no connection");
         Ok(vec![first, median(&later)?, slowest, median(&best)?])
     }
 
