@@ -78,7 +78,7 @@ impl Watch {
             .round_trip
             .as_ref()
             .map_or(self.keepalive, |_| self.keepalive.min(ROUND_TRIP_EVERY));
-        let mut seen = VecDeque::with_capacity(ROUND_TRIPS);
+        let mut seen = VecDeque::new();
         loop {
             if self.round_trip.is_none() || seen.len() >= FIRST_ROUND_TRIPS {
                 tokio::time::sleep(every).await;

@@ -4,16 +4,18 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use h2::RecvStream;
-use h2::server::SendResponse;
+use h2::server::{Connection, SendResponse};
 use http::Request;
-use tls::Termination;
+use tls::{ServerStream, Termination};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::{Hub, Mode, agents, connect, proxy};
 use crate::buffered::Buffered;
@@ -101,30 +103,54 @@ async fn accept_tcp(listener: TcpListener, certificates: Certificates, hub: Arc<
         match listener.accept().await {
             Ok((stream, peer)) => {
                 http2::keep_queue_short(&stream);
-                let (hub, certificates) = (hub.clone(), certificates.load_full());
-                let connection = async move {
-                    let handshake = certificates.accept(Buffered::new(stream));
-                    match tokio::time::timeout(http2::HANDSHAKE_TIMEOUT, handshake).await {
-                        Ok(Ok(stream)) => {
-                            stream.io().bundle_writes();
-                            connection(stream, hub, port).await;
-                        }
-                        Ok(Err(refused)) => {
-                            let reason = refused.error.as_str();
-                            hub.stats.failed_handshakes.add([port.name(), reason]);
-                            tracing::warn!(%peer, ?port, reason, "a TLS handshake failed");
-                        }
-                        Err(_) => {
-                            hub.stats.failed_handshakes.add([port.name(), "timeout"]);
-                            tracing::debug!(%peer, ?port, "a TLS handshake took too long");
-                        }
-                    }
-                };
+                let connection = over_tls(stream, peer, certificates.load_full(), &hub, port);
                 drop(net::task::spawn_local("tunnel connection", connection));
             }
             Err(error) => pause(&error).await,
         }
     }
+}
+
+/// TLS, and what is spoken over it. Each phase is an allocation of its own that goes with it: a client that is idle
+/// needs little.
+fn over_tls(
+    stream: TcpStream,
+    peer: SocketAddr,
+    certificates: Arc<Termination>,
+    hub: &Arc<Hub>,
+    port: Port,
+) -> impl Future<Output = ()> + use<> {
+    let hub = hub.clone();
+    let handshake = Box::pin(handshake(stream, peer, certificates, hub.clone(), port));
+    async move {
+        if let Some(stream) = handshake.await {
+            stream.io().bundle_writes();
+            connection(stream, hub, port).await;
+        }
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    peer: SocketAddr,
+    certificates: Arc<Termination>,
+    hub: Arc<Hub>,
+    port: Port,
+) -> Option<ServerStream<Buffered<TcpStream>>> {
+    let handshake = certificates.accept(Buffered::new(stream));
+    match tokio::time::timeout(http2::HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(refused)) => {
+            let reason = refused.error.as_str();
+            hub.stats.failed_handshakes.add([port.name(), reason]);
+            tracing::warn!(%peer, ?port, reason, "a TLS handshake failed");
+        }
+        Err(_) => {
+            hub.stats.failed_handshakes.add([port.name(), "timeout"]);
+            tracing::debug!(%peer, ?port, "a TLS handshake took too long");
+        }
+    }
+    None
 }
 
 async fn accept_unix(listener: UnixListener, hub: Arc<Hub>) {
@@ -147,22 +173,32 @@ async fn pause(error: &io::Error) {
 }
 
 /// Serves a connection until it ends. Dropped, all its calls are over.
-pub(crate) async fn connection<S>(io: S, hub: Arc<Hub>, port: Port)
+pub(crate) fn connection<S>(io: S, hub: Arc<Hub>, port: Port) -> impl Future<Output = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    if port == Port::Clients && hub.settings.mode == Mode::HttpConnect {
-        return connect::serve(&hub, io).await;
-    }
-    let (stream_window, connection_window, keepalive) = match port {
-        Port::Clients => (
-            http2::CLIENT_WINDOW_BYTES,
-            http2::CLIENT_CONNECTION_WINDOW_BYTES,
-            hub.settings.frontend_keepalive,
-        ),
-        Port::Agents => {
-            (http2::CARRIER_WINDOW_BYTES, http2::CARRIER_WINDOW_BYTES, hub.settings.keepalive)
-        }
+    let connect = port == Port::Clients && hub.settings.mode == Mode::HttpConnect;
+    let served: Pin<Box<dyn Future<Output = ()>>> = if connect {
+        Box::pin(async move { connect::serve(&hub, io).await })
+    } else {
+        let opened = Box::pin(open_http2(io, port));
+        Box::pin(async move {
+            match opened.await {
+                Some(opened) => serve_http2(opened, hub, port).await,
+                None => tracing::debug!(?port, "no HTTP/2 was spoken"),
+            }
+        })
+    };
+    served
+}
+
+async fn open_http2<S>(io: S, port: Port) -> Option<Box<Connection<S, Message>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (stream_window, connection_window) = match port {
+        Port::Clients => (http2::CLIENT_WINDOW_BYTES, http2::CLIENT_CONNECTION_WINDOW_BYTES),
+        Port::Agents => (http2::CARRIER_WINDOW_BYTES, http2::CARRIER_WINDOW_BYTES),
     };
     let mut builder = h2::server::Builder::new();
     builder
@@ -175,14 +211,20 @@ where
         .max_concurrent_reset_streams(http2::RESET_STREAMS_MAX)
         .max_pending_accept_reset_streams(http2::RESET_STREAMS_MAX);
     let handshake = tokio::time::timeout(http2::HANDSHAKE_TIMEOUT, builder.handshake(io));
-    let Ok(Ok(mut connection)) = handshake.await else {
-        tracing::debug!(?port, "no HTTP/2 was spoken");
-        return;
+    handshake.await.ok()?.ok().map(Box::new)
+}
+
+async fn serve_http2<S>(mut connection: Box<Connection<S, Message>>, hub: Arc<Hub>, port: Port)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (keepalive, measured) = match port {
+        Port::Clients => (hub.settings.frontend_keepalive, false),
+        Port::Agents => (hub.settings.keepalive, true),
     };
     let pings = connection.ping_pong();
     let round_trip = http2::RoundTrip::default();
-    let watch =
-        http2::Watch { keepalive, round_trip: (port == Port::Agents).then(|| round_trip.clone()) };
+    let watch = http2::Watch { keepalive, round_trip: measured.then(|| round_trip.clone()) };
     let serve = async {
         while let Some(call) = connection.accept().await {
             match call {

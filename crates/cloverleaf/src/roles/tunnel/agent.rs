@@ -33,6 +33,8 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     let identifiers = Identifiers::parse(&args.agent_identifiers)
         .map_err(|error| UsageError(format!("flag --agent-identifiers: {error}")))?;
     let shown = shown(args)?;
+    // Its memory is connections: many, and small.
+    net::pages::keep_small();
     crate::logging::start(args.common.verbosity >= super::VERBOSE_FROM);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -32,6 +32,8 @@ const SOCKET_MODE: u32 = 0o770;
 /// Serves until told to stop. Exit code 2 where the flags are not valid, 1 where something cannot be had.
 pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(args)?;
+    // Its memory is connections: many, and small.
+    net::pages::keep_small();
     crate::logging::start(args.common.verbosity >= super::VERBOSE_FROM);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
