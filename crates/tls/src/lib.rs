@@ -17,6 +17,7 @@ mod domain;
 mod in_use;
 mod leaf;
 mod mutual;
+mod names;
 mod pem;
 mod provider;
 mod signatures;
@@ -33,6 +34,7 @@ pub use domain::ClientDomain;
 pub use mutual::{
     Admitted, Credentials, Mutual, MutualError, MutualErrorKind, host_key, looks_like_tls,
 };
+pub use names::ClientNames;
 pub use spiffe::{ID_BYTES_MAX, SpiffePattern};
 pub use stream::{Protocol, ServerStream};
 pub use termination::Termination;

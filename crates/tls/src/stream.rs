@@ -15,6 +15,7 @@ use rustls::{ConnectionCommon, ServerConnection, SideData};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::domain::ClientDomain;
+use crate::names::ClientNames;
 
 /// Sealed bytes kept for a peer that reads slowly; beyond it writes wait.
 pub(crate) const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -69,6 +70,13 @@ impl<S> ServerStream<S> {
     #[must_use]
     pub fn domain(&self) -> &ClientDomain {
         &self.domain
+    }
+
+    /// Who the client is by its certificate, which has been verified; `None` where it showed none.
+    #[must_use]
+    pub fn client_names(&self) -> Option<ClientNames> {
+        let leaf = self.session.tls.peer_certificates()?.first()?;
+        Some(ClientNames::parse(leaf))
     }
 
     /// Whether the handshake resumed an earlier session.
