@@ -4,6 +4,7 @@
 //! JSON schema are written from them, and every example is parsed in a test. The tables know nothing of
 //! decoding. A new key begins here; the tests then say what else it needs. Start at [`SECTIONS`].
 
+mod agents;
 mod listeners;
 mod mesh;
 mod rules;
@@ -11,6 +12,7 @@ mod settings;
 mod top;
 mod upstreams;
 
+pub(crate) use agents::{AGENT_POLICY, AGENT_RULE};
 pub(crate) use listeners::{
     CERTIFICATE, CLIENT_CERTIFICATES, HTTP_VERSIONS, LISTENER, LISTENER_TLS,
 };

@@ -6,6 +6,7 @@
 //! certificate's content or the environment, or know how requests are matched. Start at [`load`];
 //! [`Watcher`] says when to call it again.
 
+mod agents;
 mod context;
 mod decode;
 mod keys;
@@ -21,6 +22,7 @@ mod value;
 mod watch;
 mod write;
 
+pub use agents::load_agent_policy;
 pub use overrides::Overrides;
 pub use reference::reference_markdown;
 pub use schema::json_schema;

@@ -4,6 +4,7 @@
 //! or any file format; it holds plain data and the few pure rules that all sources share (how a host pattern
 //! matches, which bounds a limit has). Start at [`Snapshot`].
 
+mod agent;
 mod diagnostic;
 mod host;
 mod limits;
@@ -11,6 +12,7 @@ mod listener;
 mod rule;
 mod upstream;
 
+pub use agent::{AgentPolicy, AgentRule, AgentWho, TextPattern};
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 pub use host::{HostName, HostPattern, InvalidHost};
 pub use limits::{Limits, Timeouts};
