@@ -6,17 +6,21 @@
 //! request is matched or served. The only crate that names kube.
 
 mod api;
+mod budget;
 pub mod health;
 mod lease;
 pub mod manifests;
 pub mod objects;
 pub mod persist;
 mod report;
+pub mod servers;
 mod source;
 pub mod store;
+pub mod tokens;
 pub mod translate;
 
 pub use api::{Cluster, Error};
+pub use budget::{Budget, InvalidQps};
 pub use lease::LeaseOptions;
 pub use report::{Options as ReportOptions, Publish};
 pub use source::{Options, Output, PodSelection, Selection, Source, list_once};

@@ -209,7 +209,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// No more of a message than belongs into a line.
-fn cut(text: &str) -> &str {
+pub(crate) fn cut(text: &str) -> &str {
     const MESSAGE_CHARS_MAX: usize = 300;
     text.char_indices().nth(MESSAGE_CHARS_MAX).map_or(text, |(at, _)| &text[..at])
 }
