@@ -1,11 +1,14 @@
 //! For tests only: what surrounds the program, made so that a test reads as what happens.
 //!
 //! The real program as a process ([`process`]), certificates ([`certs`]), raw clients that send and see
-//! every byte ([`client`]), steady load ([`load`]), upstreams that misbehave on command ([`upstream`]), and a
-//! real Kubernetes ([`kubernetes`]) with Helm ([`helm`]). Plain threads and blocking sockets, no runtime:
+//! every byte ([`client`]), steady load ([`load`]), upstreams that misbehave on command ([`upstream`]), a load
+//! balancer for TCP ([`balancer`]), a server that answers what was asked ([`answering`]), and a real Kubernetes
+//! ([`kubernetes`]) with Helm ([`helm`]). Plain threads and blocking sockets, no runtime:
 //! nothing here is shared with what is tested, and nothing of the data plane may be used here. Everything
 //! waits for a bounded time and panics with what it saw, since a panic is how a test fails.
 
+pub mod answering;
+pub mod balancer;
 pub mod certs;
 pub mod client;
 pub mod command;
@@ -22,6 +25,8 @@ pub mod upstream;
 pub mod wait;
 mod wire;
 
+pub use answering::answer_https;
+pub use balancer::Balancer;
 pub use certs::{Authority, Issued};
 pub use client::{Client, Response};
 pub use deaf::Deaf;

@@ -14,7 +14,7 @@ use crate::ports::Port;
 use super::access::{Access, Namespace};
 use super::binaries::{Binaries, left_out, variable};
 use super::command::run;
-use super::control::{Core, Options, Place, admin, memory_bytes};
+use super::control::{ApiServer, Core, Options, Place, admin, memory_bytes};
 use super::error::{Error, make_folder};
 use super::image::Image;
 use super::network;
@@ -364,6 +364,49 @@ impl Cluster {
         let changed = change(&mut state);
         state.save(folder)?;
         changed
+    }
+
+    /// Starts one more API server of this cluster, on the same etcd, at another port: for flags of its own. It is ready
+    /// afterwards, and killed when it is dropped.
+    ///
+    /// # Errors
+    /// If the cluster is not ours or has no nodes, or the API server does not get ready.
+    pub fn another_api_server(&self, port: u16, flags: &[String]) -> Result<ApiServer, Error> {
+        let Some(folder) = &self.folder else {
+            return Err(Error::Unable("only the test cluster gets another API server".to_owned()));
+        };
+        let state = running_state(folder)?;
+        if state.nodes.is_empty() {
+            return Err(Error::Unable("the test cluster has no nodes".to_owned()));
+        }
+        let place = Place { api: (network::CONTROL_ADDRESS, port).into(), ..in_namespace() };
+        let pki = Pki::open(&folder.join("pki"));
+        ApiServer::start(&state.binaries()?, folder, &pki, &place, &self.access, flags)
+    }
+
+    /// A certificate of the cluster's authority for a server under these names and addresses, and its key: two files,
+    /// named after `name`.
+    ///
+    /// # Errors
+    /// If the cluster is not ours, or the files cannot be written.
+    pub fn server_certificate(
+        &self,
+        name: &str,
+        names: &[&str],
+    ) -> Result<(PathBuf, PathBuf), Error> {
+        let Some(folder) = &self.folder else {
+            return Err(Error::Unable("only the test cluster's authority is at hand".to_owned()));
+        };
+        let pki = Pki::open(&folder.join("pki"));
+        pki.server(name, name, names)?;
+        Ok((pki.certificate_file(name), pki.key_file(name)))
+    }
+
+    /// The host's own address, at which nodes and pods reach what listens here. Only of a cluster with nodes that is
+    /// ours.
+    #[must_use]
+    pub fn host_address() -> std::net::Ipv4Addr {
+        network::HOST_ADDRESS
     }
 
     /// The memory of the whole cluster in bytes, what processes share counted once (PSS); 0 for one that is

@@ -136,6 +136,65 @@ impl Drop for ControlPlane {
     }
 }
 
+/// One more API server of a cluster, with flags of its own. Killed when dropped, and when the test's process ends.
+#[derive(Debug)]
+pub struct ApiServer {
+    service: Service,
+    access: Access,
+}
+
+impl ApiServer {
+    /// Starts it and waits until it is ready.
+    pub(super) fn start(
+        binaries: &Binaries,
+        folder: &Path,
+        pki: &Pki,
+        place: &Place,
+        like: &Access,
+        flags: &[String],
+    ) -> Result<Self, Error> {
+        let name = format!("{API_SERVER}-{}", place.api.port());
+        let program = binaries.program(API_SERVER).display().to_string();
+        let mut all = api_server_flags(pki, place);
+        // The Service of API servers leads to the first one alone.
+        all.push("--endpoint-reconciler-type=none".to_owned());
+        all.extend(flags.iter().cloned());
+        let command = [place.enter.clone(), vec![program], all].concat();
+        let mut service = Service::new(&name, command, &folder.join("log"), Tie::Process);
+        let signed = pki.client(&format!("admin-{name}"), "admin", Some("system:masters"))?;
+        let server = format!("https://{}", place.api);
+        let config = kubeconfig(&server, &pki.authority_pem()?, &signed);
+        let access = like.with_kubeconfig(&name, &config)?;
+        service.start()?;
+        let started = Self { service, access };
+        ready(&started.service, &started.access)?;
+        Ok(started)
+    }
+
+    /// The administrator's access to the cluster by way of this one.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The end of its log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.service.late("success", Duration::ZERO).to_string()
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+        if let Err(error) = self.service.stop(Duration::ZERO) {
+            eprintln!("{error}");
+        }
+    }
+}
+
 /// Where a control plane listens.
 #[derive(Debug, Clone)]
 pub(super) struct Place {

@@ -37,6 +37,6 @@ pub use cluster::{
     Cluster, KUBECONFIG_VARIABLE, LOAD_VARIABLE, MACHINE_FREE_WITHIN, NODES_READY_WITHIN,
     REACHABLE_VARIABLE, Status,
 };
-pub use control::{CONTROL_PLANE_READY_WITHIN, ControlPlane, Options};
+pub use control::{ApiServer, CONTROL_PLANE_READY_WITHIN, ControlPlane, Options};
 pub use error::Error;
 pub use image::{CLOVERLEAF_IMAGE, Image, TOOLS_IMAGE};

@@ -26,7 +26,7 @@ pub(super) const PODS: &str = "10.244.0.0/16";
 const CONTROL: &str = "clover-control";
 /// The host's end.
 const HOST_LINK: &str = "clover0";
-const HOST_ADDRESS: &str = "10.200.0.1/24";
+pub(super) const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 1);
 
 /// The address of a node, counted from 1.
 pub(super) fn node_address(node: u8) -> Ipv4Addr {
@@ -67,7 +67,7 @@ pub(super) fn up(nodes: u8) -> Result<(), Error> {
     ip(&format!("-n {CONTROL} link set br0 up"))?;
     ip(&format!("link add {HOST_LINK} type veth peer name host netns {CONTROL}"))?;
     ip(&format!("-n {CONTROL} link set host master br0 up"))?;
-    ip(&format!("addr add {HOST_ADDRESS} dev {HOST_LINK}"))?;
+    ip(&format!("addr add {HOST_ADDRESS}/24 dev {HOST_LINK}"))?;
     ip(&format!("link set {HOST_LINK} up"))?;
     // Services are answered by the first node's kube-proxy.
     ip(&format!("route add {SERVICES} via {first}"))?;
