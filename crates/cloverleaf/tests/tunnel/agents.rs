@@ -60,7 +60,7 @@ fn a_server_that_comes_back_gets_its_agent_back() {
     let (mut tunnel, agent) = Tunnel::with_agent("http-connect", &[]);
     tunnel.server.signal("TERM");
     assert_eq!(tunnel.server.wait_exit(), Some(0));
-    let ready = |path| get(agent.health.address(), path).unwrap();
+    let ready = |path| get(agent.health(), path).unwrap();
     assert!(wait_until(WITHIN, || ready("/readyz").0 == 503));
     assert!(ready("/readyz").1.contains("[-]server-connected"));
     tunnel.restart();

@@ -25,7 +25,7 @@ fn dials_behind_a_stopped_agent_fail_in_time_and_leave_nothing() {
     let echo = echo();
     round_trip(&mut tunnel.connected(echo)).unwrap();
     let rest = (tunnel.server.descriptors(), tunnel.server.memory_kib());
-    agent.process.signal("STOP");
+    agent.process.stop();
     let mut waiting: Vec<_> = (0..DIALS)
         .map(|_| {
             let mut stream = tunnel.socket();
@@ -60,7 +60,7 @@ fn an_agent_that_does_not_answer_the_keepalive_is_given_up_with_its_dials() {
     let echo = echo();
     let mut open = tunnel.connected(echo);
     round_trip(&mut open).unwrap();
-    agent.process.signal("STOP");
+    agent.process.stop();
     let mut stream = tunnel.socket();
     write!(stream, "CONNECT {echo} HTTP/1.1\r\n\r\n").unwrap();
     let answer = status(&mut stream);

@@ -8,5 +8,6 @@ mod flags;
 mod grpc;
 mod http_connect;
 mod official;
+mod servers;
 mod support;
 mod unread;

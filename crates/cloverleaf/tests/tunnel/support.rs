@@ -65,6 +65,15 @@ impl Process {
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
+    /// Stops all its threads, until `CONT`.
+    pub(crate) fn stop(&self) {
+        self.signal("STOP");
+        let stat = format!("/proc/{}/stat", self.pid());
+        let state = || std::fs::read_to_string(&stat).unwrap();
+        // The state follows the name in brackets.
+        assert!(wait_until(WITHIN, || state().contains(") T ")));
+    }
+
     /// How many descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
@@ -219,6 +228,12 @@ impl Tunnel {
         self.wait_for_server();
     }
 
+    /// The same with more flags.
+    pub(crate) fn restart_with(&mut self, more: &[&str]) {
+        self.arguments.extend(more.iter().map(|flag| (*flag).to_owned()));
+        self.restart();
+    }
+
     pub(crate) fn wait_ready(&self) {
         let ready = || self.ready().0 == 200;
         assert!(wait_until(WITHIN, ready), "no agent has come");
@@ -310,6 +325,10 @@ impl Tunnel {
 }
 
 impl Agent {
+    pub(crate) fn health(&self) -> SocketAddr {
+        self.health.address()
+    }
+
     pub(crate) fn metric(&self, name: &str) -> f64 {
         metric(self.health.address(), name)
     }
@@ -344,7 +363,12 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
 }
 
 fn metric(address: SocketAddr, name: &str) -> f64 {
-    let (_, page) = get(address, "/metrics").expect("the page of metrics");
+    let mut page = None;
+    assert!(wait_until(WITHIN, || {
+        page = get(address, "/metrics");
+        page.is_some()
+    }));
+    let (_, page) = page.unwrap();
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().unwrap()
 }

@@ -25,6 +25,8 @@ use crate::{FEATURES, FEATURES_FIELD, http2};
 
 /// TCP and TLS together, and then as long again for HTTP/2 and the server's word.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the end of a stream to a server that is known already may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections through one stream at a time.
 const CONNECTIONS_MAX: usize = 65_536;
 
@@ -134,11 +136,34 @@ where
     let ours = answer.headers().get(FEATURES_FIELD).is_some_and(|value| value == FEATURES);
     let flow = if ours { Flow::Credit } else { Flow::Buffered };
     if !agent.enter(&server, count) {
+        drop(send);
+        leave(connection, out, answer.into_body()).await;
         return Ok(Attempt::Known(server));
     }
     tracing::info!(server, servers = count, ?flow, "a stream to a server");
     let incoming = answer.into_body();
     Ok(Attempt::New(Box::new(Session { server, flow, connection, out, incoming })))
+}
+
+/// Ends a stream in order that has only just begun.
+async fn leave<S>(
+    mut connection: Connection<S>,
+    mut out: SendStream<Message>,
+    mut incoming: RecvStream,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // A server that has gone meanwhile needs no word.
+    let _ = out.send_data(Message::default(), true);
+    let end = async {
+        tokio::select! {
+            _ = &mut connection => return,
+            () = async { while let Some(Ok(_)) = incoming.data().await {} } => {}
+        }
+        drop((out, incoming));
+        let _ = connection.await;
+    };
+    let _ = tokio::time::timeout(LEAVE_TIMEOUT, end).await;
 }
 
 async fn handshake<S>(io: S) -> Result<(SendRequest<Message>, Connection<S>), ConnectError>
