@@ -9,7 +9,7 @@ use h2::{RecvStream, SendStream};
 use tokio::net::UnixStream;
 use tunnel::packet::{Decoder, Message, Packet};
 
-use crate::support::{Tunnel, WITHIN, echo, pattern, target};
+use crate::support::{Tunnel, WITHIN, echo, pattern, source, target};
 use testkit::wait_until;
 
 /// A client's connection.
@@ -24,11 +24,15 @@ struct Call {
 
 impl Client {
     async fn new(tunnel: &Tunnel) -> Self {
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(16 << 20).initial_connection_window_size(16 << 20);
+        Self::with(tunnel, &builder).await
+    }
+
+    async fn with(tunnel: &Tunnel, builder: &h2::client::Builder) -> Self {
         let stream = tunnel.socket();
         stream.set_nonblocking(true).unwrap();
         let stream = UnixStream::from_std(stream).unwrap();
-        let mut builder = h2::client::Builder::new();
-        builder.initial_window_size(16 << 20).initial_connection_window_size(16 << 20);
         let (send, connection) = builder.handshake(stream).await.unwrap();
         net::task::spawn("connection", connection);
         Self(send)
@@ -159,6 +163,30 @@ fn one_message_of_any_length_is_taken() {
 }
 
 #[test]
+fn a_call_that_is_not_read_holds_up_no_other_of_its_connection() {
+    let (tunnel, _agent) = Tunnel::with_agent("grpc", &[]);
+    let (echo, source) = (echo(), source());
+    run(async {
+        let mut builder = h2::client::Builder::new();
+        // Room for many such calls.
+        builder.initial_window_size(256 << 10).initial_connection_window_size(16 << 20);
+        let client = Client::with(&tunnel, &builder).await;
+        let mut unread = Vec::new();
+        for _ in 0..8 {
+            let (mut call, connection) = client.connected(source).await;
+            call.send(&Packet::Data { connection, bytes: Bytes::from_static(b"go") });
+            unread.push(call);
+        }
+        for _ in 0..20 {
+            let (mut call, connection) = client.connected(echo).await;
+            let sent = Bytes::from(pattern(300_000));
+            call.send(&Packet::Data { connection, bytes: sent.clone() });
+            assert!(call.payload(connection, sent.len()).await == sent);
+        }
+    });
+}
+
+#[test]
 fn what_has_no_connection_is_answered_as_the_original_does() {
     let (tunnel, _agent) = Tunnel::with_agent("grpc", &[]);
     let to = echo();
@@ -259,6 +287,61 @@ fn a_call_that_is_cancelled_closes_its_connection_at_the_target() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     });
     assert!(ends.recv_timeout(WITHIN).unwrap());
+}
+
+#[test]
+fn a_connection_that_breaks_off_on_one_side_breaks_off_on_the_other() {
+    let (tunnel, mut agent) = Tunnel::with_agent("grpc", &[]);
+    let (ended, ends) = std::sync::mpsc::sync_channel(1);
+    let listens = target(move |mut stream| {
+        let _ = stream.write_all(b"x");
+        let mut heard = Vec::new();
+        let end = stream.read_to_end(&mut heard).map_err(|error| error.kind());
+        let _ = ended.try_send((heard, end.map(|_| ())));
+    });
+    let resets = target(|mut stream| {
+        let _ = stream.write_all(b"half of it");
+        let _ = stream.read(&mut [0]);
+        // What is left unread makes its close a reset.
+    });
+    run(async {
+        let client = Client::new(&tunnel).await;
+        // A client that cancels has not said all.
+        let (mut call, connection) = client.connected(listens).await;
+        assert_eq!(call.payload(connection, 1).await, b"x");
+        call.send(&Packet::Data { connection, bytes: Bytes::from_static(b"part") });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        call.out.send_reset(h2::Reason::CANCEL);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        // One that closes has.
+        let (mut call, connection) = client.connected(resets).await;
+        assert_eq!(call.payload(connection, 10).await, b"half of it");
+        call.send(&Packet::Data { connection, bytes: Bytes::from(vec![b'y'; 100_000]) });
+        match call.next().await {
+            Some(Packet::CloseResponse { error, .. }) => {
+                assert_eq!(error, "the connection broke off")
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+    let (heard, end) = ends.recv_timeout(WITHIN).unwrap();
+    assert_eq!((heard, end), (b"part".to_vec(), Err(std::io::ErrorKind::ConnectionReset)));
+    // An agent whose server is gone.
+    let (ended, ends) = std::sync::mpsc::sync_channel(1);
+    let listens = target(move |mut stream| {
+        let _ = stream.write_all(b"x");
+        let end = stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        let _ = ended.try_send(end.map(|_| ()));
+    });
+    run(async {
+        let client = Client::new(&tunnel).await;
+        let (mut call, connection) = client.connected(listens).await;
+        assert_eq!(call.payload(connection, 1).await, b"x");
+        tunnel.server.signal("KILL");
+        while call.incoming.data().await.is_some_and(|data| data.is_ok()) {}
+    });
+    assert_eq!(ends.recv_timeout(WITHIN).unwrap(), Err(std::io::ErrorKind::ConnectionReset));
+    assert!(agent.process.try_exit().is_none());
 }
 
 #[test]

@@ -3,13 +3,19 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use crate::support::{Tunnel, WITHIN, echo, pattern, round_trip, source, target};
+use crate::support::{Agent, Tunnel, WITHIN, echo, pattern, round_trip, source, target};
 use testkit::wait_until;
 
 /// Far below the 8 to 40 seconds of the original, far above what a busy machine takes.
 const SOON: Duration = Duration::from_secs(4);
 /// Much more than every bound on the way.
 const MEMORY_GROWTH_KIB_MAX: u64 = 48 * 1024;
+
+/// By how much the memory of one of the two has grown at most, in KiB.
+fn growth(before: (u64, u64), tunnel: &Tunnel, agent: &Agent) -> u64 {
+    let server = tunnel.server.memory_kib().saturating_sub(before.0);
+    server.max(agent.process.memory_kib().saturating_sub(before.1))
+}
 
 #[test]
 fn an_unread_client_holds_up_nobody() {
@@ -41,11 +47,8 @@ fn an_unread_client_holds_up_nobody() {
         round_trip(&mut tunnel.connected(echo)).unwrap();
         assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     }
-    let grown = (
-        tunnel.server.memory_kib().saturating_sub(before.0),
-        agent.process.memory_kib().saturating_sub(before.1),
-    );
-    assert!(grown.0.max(grown.1) < MEMORY_GROWTH_KIB_MAX, "{grown:?} KiB");
+    let grown = growth(before, &tunnel, &agent);
+    assert!(grown < MEMORY_GROWTH_KIB_MAX, "{grown} KiB");
     // And they are whole once somebody reads.
     for mut stream in unread {
         let mut bytes = vec![0; 1_000_000];
@@ -56,8 +59,9 @@ fn an_unread_client_holds_up_nobody() {
 
 #[test]
 fn a_target_that_does_not_read_holds_up_nobody() {
-    let (tunnel, _agent) = Tunnel::with_agent("http-connect", &[]);
+    let (tunnel, agent) = Tunnel::with_agent("http-connect", &[]);
     let deaf = target(|_stream| std::thread::sleep(WITHIN));
+    let before = (tunnel.server.memory_kib(), agent.process.memory_kib());
     let mut writing = tunnel.connected(deaf);
     writing.set_nonblocking(true).unwrap();
     let bytes = pattern(65_536);
@@ -70,6 +74,8 @@ fn a_target_that_does_not_read_holds_up_nobody() {
         !wrote
     };
     assert!(wait_until(WITHIN, full));
+    let grown = growth(before, &tunnel, &agent);
+    assert!(grown < MEMORY_GROWTH_KIB_MAX, "{grown} KiB");
     let echo = echo();
     for _ in 0..10 {
         let start = Instant::now();
@@ -80,9 +86,11 @@ fn a_target_that_does_not_read_holds_up_nobody() {
 
 #[test]
 fn on_the_originals_wire_the_unread_connection_alone_is_closed() {
-    let (tunnel, _agent) = Tunnel::with_agent("http-connect", &["--no-extensions"]);
+    let (tunnel, agent) = Tunnel::with_agent("http-connect", &["--no-extensions"]);
     let echo = echo();
     let mut other = tunnel.connected(echo);
+    round_trip(&mut other).unwrap();
+    let before = (tunnel.server.memory_kib(), agent.process.memory_kib());
     let mut unread = tunnel.connected(source());
     unread.write_all(b"go").unwrap();
     let said = "what has arrived for them was not read";
@@ -91,6 +99,8 @@ fn on_the_originals_wire_the_unread_connection_alone_is_closed() {
     round_trip(&mut other).unwrap();
     round_trip(&mut tunnel.connected(echo)).unwrap();
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    let grown = growth(before, &tunnel, &agent);
+    assert!(grown < MEMORY_GROWTH_KIB_MAX, "{grown} KiB");
     // What had arrived may be read; then it ends.
     let mut rest = Vec::new();
     let _ = unread.read_to_end(&mut rest);
@@ -113,4 +123,24 @@ fn on_the_originals_wire_a_slow_reader_gets_every_byte() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(seen == pattern(BYTES), "{} bytes", seen.len());
+}
+
+#[test]
+fn on_the_originals_wire_a_deaf_target_alone_is_closed() {
+    let (tunnel, agent) = Tunnel::with_agent("http-connect", &["--no-extensions"]);
+    let (echo, deaf) = (echo(), target(|_stream| std::thread::sleep(WITHIN)));
+    let mut other = tunnel.connected(echo);
+    round_trip(&mut other).unwrap();
+    let before = (tunnel.server.memory_kib(), agent.process.memory_kib());
+    let mut writing = tunnel.connected(deaf);
+    let bytes = pattern(65_536);
+    // Until it is closed from the other side.
+    while writing.write_all(&bytes).is_ok() {}
+    assert!(agent.process.log().contains("what has arrived for them was not read"));
+    let grown = growth(before, &tunnel, &agent);
+    assert!(grown < MEMORY_GROWTH_KIB_MAX, "{grown} KiB");
+    let start = Instant::now();
+    round_trip(&mut other).unwrap();
+    round_trip(&mut tunnel.connected(echo)).unwrap();
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
 }
