@@ -121,6 +121,7 @@ impl Case {
                 "CPU µs each, client",
                 "CPU µs each, server",
                 "CPU µs each, agent",
+                "CPU µs each, forward",
             ],
             Case::Idle => &[
                 "RSS, MB, server",
@@ -131,6 +132,8 @@ impl Case {
                 "at rest, agent",
                 "KB each, server",
                 "KB each, agent",
+                "RSS, MB, forward",
+                "KB each, forward",
             ],
             Case::Unread => &["round trip p50, µs", "the longest, ms", "a new dial, ms"],
             Case::First => &["greetings of 300", "p50, ms"],

@@ -147,7 +147,7 @@ pub(super) fn listens(port: u16) -> String {
     format!("127.0.0.1:{}", port - BELOW_TARGET)
 }
 
-/// Starts a program on a host.
+/// Starts a program on a host. Whatever ends this one ends it at once: an agent that is asked goes on.
 pub(super) fn spawn(
     field: &Field,
     host: u8,
@@ -156,8 +156,8 @@ pub(super) fn spawn(
     arguments: &[String],
 ) -> Result<Server> {
     let program = program.to_str().context("the path of a program")?;
-    let mut command: Command = field.network.command(host, program);
-    command.args(arguments);
+    let mut command: Command = field.network.command(host, "setpriv");
+    command.args(["--pdeathsig", "KILL", program]).args(arguments);
     Server::spawn(&command, CORES, log)
 }
 

@@ -46,10 +46,10 @@ pub(super) struct Seen {
     pub(super) server: f64,
     pub(super) agent: f64,
     pub(super) front: f64,
-    /// Server's and agent's before the client came.
-    pub(super) rest: [Memory; 2],
+    /// What server, agent and `tunnel forward` held before the client came.
+    pub(super) rest: [Memory; 3],
     /// The same when it began to count.
-    pub(super) held: [Memory; 2],
+    pub(super) held: [Memory; 3],
     /// How many cores did what is none of this. Of less than half a second nothing can be said.
     pub(super) foreign_cores: Option<f64>,
 }
@@ -167,8 +167,8 @@ fn used(pid: u32) -> u64 {
     ticks.user + ticks.system
 }
 
-fn memory(ends: &Ends) -> [Memory; 2] {
-    [&ends.server, &ends.agent].map(|server| {
+fn memory(ends: &Ends) -> [Memory; 3] {
+    [&ends.server, &ends.agent, &ends.front].map(|server| {
         server.as_ref().map_or(Memory::default(), |server| measure::memory(server.pid()))
     })
 }

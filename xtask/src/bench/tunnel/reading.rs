@@ -7,7 +7,6 @@ use super::{
     case::{BOTH_DOWN, BOTH_UP, Case},
     load::{Asked, Seen},
 };
-use crate::bench::measure::Memory;
 
 /// What a row is called beside the way, and its figures.
 pub(super) type Reading = (&'static str, Vec<f64>);
@@ -25,7 +24,7 @@ pub(super) fn read(case: Case, asked: &Asked, seen: &Seen, way: Way) -> Result<V
             one(vec![seen.said("p50_us")?, seen.said("p99_us")?, beside])
         }
         Case::Conn => one(connections(seen, way)?),
-        Case::Idle => one(memory(seen)?),
+        Case::Idle => one(memory(seen, way)?),
         Case::Unread => {
             let milliseconds = |name| Ok::<f64, anyhow::Error>(seen.said(name)? / 1e3);
             one(vec![seen.said("p50_us")?, milliseconds("max_us")?, milliseconds("dial_us")?])
@@ -91,19 +90,24 @@ fn connections(seen: &Seen, way: Way) -> Result<Vec<f64>> {
     if way != Way::Direct {
         figures.extend([each(seen.server), each(seen.agent)]);
     }
+    if way == Way::Forward {
+        figures.push(each(seen.front));
+    }
     Ok(figures)
 }
 
-fn memory(seen: &Seen) -> Result<Vec<f64>> {
+fn memory(seen: &Seen, way: Way) -> Result<Vec<f64>> {
     let count = seen.said("count")?;
-    let megabytes = |part: fn(&Memory) -> u64, all: &[Memory; 2]| {
-        all.each_ref().map(|memory| part(memory) as f64 / 1e6)
-    };
-    let resident: fn(&Memory) -> u64 = |memory| memory.resident;
-    let held = megabytes(resident, &seen.held);
-    let rest = megabytes(resident, &seen.rest);
-    let each = [0, 1].map(|end| (held[end] - rest[end]) * 1e3 / count);
-    Ok([held, megabytes(|memory| memory.anonymous, &seen.held), rest, each].concat())
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let [server, agent, front] = seen.held;
+    let rest = seen.rest.map(|memory| megabytes(memory.resident));
+    let grown = |end: usize| (megabytes(seen.held[end].resident) - rest[end]) * 1e3 / count;
+    let held = [server.resident, agent.resident, server.anonymous, agent.anonymous].map(megabytes);
+    let mut figures = [&held[..], &rest[..2], &[grown(0), grown(1)]].concat();
+    if way == Way::Forward {
+        figures.extend([megabytes(front.resident), grown(2)]);
+    }
+    Ok(figures)
 }
 
 #[cfg(test)]
