@@ -70,10 +70,7 @@ impl Upstreams {
     ) -> Result<Stream, DialError> {
         let deadline = Instant::now() + within;
         let program = self.shared.program();
-        let refused = |reason| {
-            let target = Target::Upstream(name.clone()).to_string();
-            DialError::Refused { target, reason }
-        };
+        let refused = |reason| DialError::refused(&Target::Upstream(name.clone()), reason);
         let source = program.upstream_named(name, 0).ok_or_else(|| refused(Refusal::NoWay))?;
         let group = self.group(&program, source);
         let usual = program.snapshot.timeouts.connect;
@@ -143,10 +140,7 @@ impl Way for Upstreams {
         Box::pin(async move {
             match target {
                 Target::Upstream(name) => self.open(name, client, within).await,
-                _ => {
-                    let (target, reason) = (target.to_string(), Refusal::NoWay);
-                    Err(DialError::Refused { target, reason })
-                }
+                _ => Err(DialError::refused(target, Refusal::NoWay)),
             }
         })
     }
@@ -211,8 +205,8 @@ impl Chosen {
     ) -> Result<Io, DialError> {
         let source = &self.group.source;
         let Some(endpoint) = source.model.endpoints.get(self.index) else {
-            let target = Target::Upstream(source.model.name.clone()).to_string();
-            return Err(DialError::Refused { target, reason: Refusal::Nobody });
+            let target = Target::Upstream(source.model.name.clone());
+            return Err(DialError::refused(&target, Refusal::Nobody));
         };
         let within = until.saturating_duration_since(Instant::now());
         let target = &endpoint.target;

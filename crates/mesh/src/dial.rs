@@ -88,8 +88,7 @@ impl Way for ClusterPorts {
         within: Duration,
     ) -> Connecting<'w> {
         Box::pin(async move {
-            let named = || target.to_string();
-            let refused = |reason| DialError::Refused { target: named(), reason };
+            let refused = |reason| DialError::refused(target, reason);
             let Target::ClusterPort(port) = target else { return Err(refused(Refusal::NoWay)) };
             match timeout(within, self.open(*port, client, within)).await {
                 Ok(Ok(stream)) => Ok(stream),
@@ -97,7 +96,7 @@ impl Way for ClusterPorts {
                 Ok(Err(NotReached::None)) => Err(refused(Refusal::Nobody)),
                 Ok(Err(NotReached::NotAClusterPort)) => Err(refused(Refusal::NoWay)),
                 Err(_) | Ok(Err(NotReached::Timeout)) => {
-                    Err(DialError::Timeout { target: named(), waited: within })
+                    Err(DialError::Timeout { target: target.to_string(), waited: within })
                 }
             }
         })

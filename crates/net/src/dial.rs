@@ -96,6 +96,12 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Of one who connects further, and did not.
+    #[must_use]
+    pub fn refused(target: &Target, reason: Refusal) -> Self {
+        Self::Refused { target: target.to_string(), reason }
+    }
+
     /// A short word for metrics: `resolve`, `refused`, `unreachable`, `timeout`, `tls`, `busy`, `nobody`, `other`. Of
     /// all of them nothing was sent, so that another target may be tried.
     #[must_use]
@@ -151,7 +157,7 @@ impl Dialer {
         };
         match way {
             Some(way) => way.connect(target, client, timeout).await,
-            None => Err(no_way(target)),
+            None => Err(DialError::refused(target, Refusal::NoWay)),
         }
     }
 
@@ -193,7 +199,9 @@ impl Dialer {
         let (name, port) = match target {
             Target::Address(address) => return connect_one(target, *address, timeout, first).await,
             Target::Named(name, port) => (name, *port),
-            Target::ClusterPort(_) | Target::Upstream(_) => return Err(no_way(target)),
+            Target::ClusterPort(_) | Target::Upstream(_) => {
+                return Err(DialError::refused(target, Refusal::NoWay));
+            }
         };
         let resolved = tokio::time::timeout_at(deadline, self.resolver.resolve(name.as_str()));
         let addresses = resolved
@@ -211,10 +219,6 @@ impl Dialer {
         }
         Err(last.unwrap_or(DialError::Timeout { target: target.to_string(), waited: timeout }))
     }
-}
-
-fn no_way(target: &Target) -> DialError {
-    DialError::Refused { target: target.to_string(), reason: Refusal::NoWay }
 }
 
 /// Who has the first word on a connection.
@@ -320,8 +324,8 @@ mod tests {
             _: Option<SocketAddr>,
             _: Duration,
         ) -> Connecting<'w> {
-            let target = target.to_string();
-            Box::pin(async { Err(DialError::Refused { target, reason: Refusal::Busy }) })
+            let busy = DialError::refused(target, Refusal::Busy);
+            Box::pin(async { Err(busy) })
         }
     }
 
