@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::files::security::Mode;
 use crate::hosts::{Answer, Host, Speaks, Tunnel};
-use crate::peer::{REPLY_BYTES_MAX, Reply, read_reply, request};
+use crate::peer::{Reply, read_reply, request};
 use crate::sealed::{is_sealed, sealed};
 use crate::security::{Counts, Direction, Secured};
 use crate::shared::Clock;
@@ -196,7 +196,7 @@ fn broken(stream: &Stream, error: io::Error) -> Failed {
 /// The answer, and what follows it.
 async fn reply(stream: &mut Stream) -> Result<(Reply, Vec<u8>), Failed> {
     const AT_A_TIME_BYTES: usize = 4096;
-    let mut seen = Vec::with_capacity(REPLY_BYTES_MAX);
+    let mut seen = Vec::new();
     loop {
         match read_reply(&seen) {
             Ok(Some((reply, length))) => return Ok((reply, seen.split_off(length))),

@@ -9,6 +9,7 @@ mod peer;
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +103,9 @@ pub fn serve(shared: &Arc<Shared>, seed: u64, sockets: Sockets) -> io::Result<Se
     for (side, sockets) in sides {
         for socket in sockets {
             let _ = stream::keep_alive(&socket);
+            if matches!(side, Side::Peers) {
+                net::listen::answer_soon(&socket);
+            }
             let socket = TcpListener::from_std(socket)?;
             let (worker, closing) = (worker.clone(), closing.clone());
             net::task::spawn_local("accept", accept(worker, socket, side, closing));
@@ -116,11 +120,12 @@ async fn accept(
     side: Side,
     mut closing: watch::Receiver<bool>,
 ) {
+    let mut closed = pin!(closing.wait_for(|closed| *closed));
     loop {
         let full = worker.shared.is_full();
         tokio::select! {
             biased;
-            _ = closing.wait_for(|closed| *closed) => break,
+            _ = &mut closed => break,
             () = tokio::time::sleep(FULL_PAUSE), if full => {}
             accepted = socket.accept(), if !full => {
                 if !begin(&worker, side, accepted) {

@@ -36,6 +36,8 @@ pub struct State {
     pub addresses: HashSet<IpAddr>,
     /// Where host ports are.
     pub pod_host: HostName,
+    /// The same, where it is an address.
+    pod_address: Option<IpAddr>,
     /// How connections between hosts are secured.
     pub secured: Secured,
 }
@@ -44,9 +46,9 @@ impl State {
     /// Where a pod's host port is.
     #[must_use]
     pub fn pod_target(&self, host_port: u16) -> Target {
-        match self.pod_host.as_str().parse() {
-            Ok(ip) => Target::Address(SocketAddr::new(reachable(ip), host_port)),
-            Err(_) => Target::Named(self.pod_host.clone(), host_port),
+        match self.pod_address {
+            Some(ip) => Target::Address(SocketAddr::new(ip, host_port)),
+            None => Target::Named(self.pod_host.clone(), host_port),
         }
     }
 }
@@ -95,13 +97,15 @@ impl Maker {
     pub fn make(&mut self, files: &Files, resolved: &Resolved, listen: &HostName) -> State {
         self.generation += 1;
         let others = files.hosts.iter().filter(|target| !resolved.own.contains(*target));
+        let pod_host = files.settings.pod_host.clone().unwrap_or_else(|| listen.clone());
         State {
             generation: self.generation,
             settings: files.settings.clone(),
             hosts: self.registry.hosts(others),
             pods: self.accounts.pods(&files.mappings),
             addresses: resolved.addresses.clone(),
-            pod_host: files.settings.pod_host.clone().unwrap_or_else(|| listen.clone()),
+            pod_address: pod_host.as_str().parse().ok().map(reachable),
+            pod_host,
             secured: self.secured.clone(),
         }
     }

@@ -246,9 +246,9 @@ impl Opens {
         moved: &mut usize,
     ) -> Poll<io::Result<(Vec<u8>, bool)>> {
         const AT_A_TIME_BYTES: usize = 4096;
-        let mut buf = [0; AT_A_TIME_BYTES];
+        let mut buffer = Buffer::take();
         loop {
-            let mut read = ReadBuf::new(&mut buf);
+            let mut read = ReadBuf::new(&mut buffer[..AT_A_TIME_BYTES]);
             match Pin::new(&mut *client).poll_read(cx, &mut read) {
                 Poll::Ready(Ok(())) if read.filled().is_empty() => {
                     return Poll::Ready(Ok((self.opening.give_up(), true)));

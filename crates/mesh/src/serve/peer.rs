@@ -135,6 +135,8 @@ struct Asked {
 }
 
 const AT_A_TIME_BYTES: usize = 1024;
+/// Of what is there already when the connection is accepted: more than a question.
+const AT_ONCE_BYTES: usize = 128;
 
 /// Hears what a peer wants, over a connection that is as secure as it has to be; or says in a word of [`PEER_RESULTS`]
 /// why that cannot be, [`PROBE`] among them. Its first byte tells whether it speaks TLS.
@@ -145,8 +147,12 @@ async fn hear(
     from: SocketAddr,
 ) -> Result<Asked, &'static str> {
     let mut seen = Vec::with_capacity(AT_A_TIME_BYTES);
-    if !stream.read_buf(&mut seen).await.is_ok_and(|count| count > 0) {
-        return Err("malformed");
+    let mut at_once = [0; AT_ONCE_BYTES];
+    // The question comes with the packet that completes the connection, where a host of our kind asks.
+    match net::listen::read_at_once(&stream, &mut at_once) {
+        Some(bytes) => seen.extend_from_slice(bytes),
+        None if stream.read_buf(&mut seen).await.is_ok_and(|count| count > 0) => {}
+        None => return Err("malformed"),
     }
     let complain = |what: &'static str| {
         if shared.security.may_complain(shared.now()) {
