@@ -3,7 +3,9 @@
 //! Where security is only offered, a host that has been found to speak TLS is asked in TLS, and plain when that fails;
 //! others are asked plain, which costs those that can do no more than that nothing, and in TLS when they demand it.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,7 +145,15 @@ impl Question<'_> {
         self.over(Stream::Tcp(self.dial().await?)).await
     }
 
-    async fn secured(&self, mutual: &Mutual) -> Result<Found, Failed> {
+    /// Needs much memory, which plain questions shall not pay for.
+    fn secured<'s>(
+        &'s self,
+        mutual: &'s Mutual,
+    ) -> Pin<Box<impl Future<Output = Result<Found, Failed>>>> {
+        Box::pin(self.in_tls(mutual))
+    }
+
+    async fn in_tls(&self, mutual: &Mutual) -> Result<Found, Failed> {
         let stream = self.dial().await?;
         // Who carries a plain one sees to that by itself.
         let _ = stream::keep_alive(&stream);

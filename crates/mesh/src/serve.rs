@@ -58,6 +58,8 @@ pub(crate) struct Worker {
     beat: Beat,
     clients: RefCell<Used>,
     peers: RefCell<Used>,
+    /// The host in the keys of peers' counts.
+    no_host: Arc<str>,
 }
 
 impl Worker {
@@ -71,7 +73,7 @@ impl Worker {
     }
 
     fn peer_cells(&self, cluster_port: u16) -> Arc<Cells> {
-        Self::cells(&self.peers, &self.shared.peers, cluster_port, &"".into())
+        Self::cells(&self.peers, &self.shared.peers, cluster_port, &self.no_host)
     }
 
     fn cells(used: &RefCell<Used>, of: &Family, cluster_port: u16, host: &Arc<str>) -> Arc<Cells> {
@@ -97,6 +99,7 @@ pub fn serve(shared: &Arc<Shared>, seed: u64, sockets: Sockets) -> io::Result<Se
         beat: Beat::default(),
         clients: RefCell::default(),
         peers: RefCell::default(),
+        no_host: "".into(),
     });
     let (close, closing) = watch::channel(false);
     let sides = [(Side::Clients, sockets.clients), (Side::Peers, sockets.peers)];

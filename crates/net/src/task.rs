@@ -3,8 +3,11 @@
 //! Must not know what the tasks do.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -27,9 +30,24 @@ impl Drop for Watch {
     }
 }
 
-async fn watched<F: Future>(name: &'static str, future: F) -> F::Output {
-    let _watch = Watch(name);
-    future.await
+pin_project! {
+    /// A task's future with its name. An async function would keep the future twice, as its argument and as what it
+    /// waits for, and every task would be twice as large.
+    struct Watched<F> {
+        name: &'static str,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Watched<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let _watch = Watch(this.name);
+        this.future.poll(cx)
+    }
 }
 
 /// Starts a task on the current runtime. Dropping the handle leaves the task running.
@@ -39,7 +57,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::task::spawn(watched(name, future))
+    tokio::task::spawn(Watched { name, future })
 }
 
 /// Starts a task on the current worker thread, where it stays. Dropping the handle leaves the task running.
@@ -49,7 +67,7 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    tokio::task::spawn_local(watched(name, future))
+    tokio::task::spawn_local(Watched { name, future })
 }
 
 #[cfg(test)]
@@ -62,5 +80,12 @@ mod tests {
         let failed = spawn("test", async { panic!("on purpose") }).await;
         assert!(failed.is_err());
         assert!(panics() > before);
+    }
+
+    #[test]
+    fn a_task_is_not_much_larger_than_what_it_does() {
+        let future = std::future::ready([0_u8; 4096]);
+        let size = size_of_val(&Watched { name: "test", future });
+        assert!(size < 4096 + 64, "{size}");
     }
 }

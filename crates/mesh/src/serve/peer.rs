@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use net::dial::Stream;
 use stream::pump;
-use tls::{MutualError, looks_like_tls};
+use tls::{Mutual, MutualError, looks_like_tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -172,6 +172,18 @@ async fn hear(
         tracing::debug!(%from, "a host asks in TLS where SECURITY is off");
         return Err("tls");
     };
+    // It needs much memory, which those that ask plain shall not pay for.
+    Box::pin(hear_in_tls(shared, mutual, stream, seen, from)).await
+}
+
+/// The same in TLS, of which the beginning was seen.
+async fn hear_in_tls(
+    shared: &Shared,
+    mutual: &Mutual,
+    stream: TcpStream,
+    seen: Vec<u8>,
+    from: SocketAddr,
+) -> Result<Asked, &'static str> {
     let handshake = Handshake::begin(&shared.security);
     match mutual.accept(stream, &seen).await {
         Ok(stream) => {
