@@ -9,9 +9,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use net::at_once;
 use net::dial::{DialError, Dialer, Stream};
 use tls::{Mutual, MutualError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::files::security::Mode;
@@ -169,11 +170,8 @@ impl Question<'_> {
     }
 
     async fn over(&self, mut stream: Stream) -> Result<Found, Failed> {
-        let sent = async {
-            stream.write_all(&request(self.cluster_port)).await?;
-            stream.flush().await
-        };
-        if let Err(error) = sent.await {
+        let sent = at_once::write_all(&mut stream, &request(self.cluster_port)).await;
+        if let Err(error) = sent {
             return Err(broken(&stream, error));
         }
         let (reply, first) = reply(&mut stream).await?;

@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use model::Target;
-use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::resolve::{ResolveError, Resolver};
@@ -243,19 +243,32 @@ async fn connect_one(
     first: First,
 ) -> Result<TcpStream, DialError> {
     let failed = |source| DialError::Connect { target: target.to_string(), source };
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    };
-    let socket = socket.map_err(failed)?;
-    socket.set_nodelay(true).map_err(failed)?;
-    if first == First::We {
-        SockRef::from(&socket).set_tcp_quickack(false).map_err(failed)?;
-    }
-    match tokio::time::timeout(timeout, socket.connect(address)).await {
+    match tokio::time::timeout(timeout, open(address, first)).await {
         Ok(result) => result.map_err(failed),
         Err(_) => Err(DialError::Timeout { target: target.to_string(), waited: timeout }),
     }
+}
+
+async fn open(address: SocketAddr, first: First) -> std::io::Result<TcpStream> {
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    if first == First::We {
+        socket.set_tcp_quickack(false)?;
+    }
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    // To this very machine it is there by now, and there is nothing to wait for.
+    if stream.peer_addr().is_err() {
+        stream.writable().await?;
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+    }
+    Ok(stream)
 }
 
 #[cfg(test)]
@@ -283,6 +296,7 @@ mod tests {
         let mut quickest = SECOND;
         for _ in 0..20 {
             let dialled = dialer.connect_to_speak(&target, SECOND).await.unwrap();
+            dialled.writable().await.unwrap();
             dialled.try_write(b"question").unwrap();
             let accepted = listener.accept().await.unwrap().0;
             accepted.readable().await.unwrap();
@@ -299,6 +313,28 @@ mod tests {
             quickest = quickest.min(begun.elapsed());
         }
         assert!(quickest < Duration::from_millis(30), "held back for {quickest:?}");
+    }
+
+    /// Its queue is full at first: then the kernel tries again after a second.
+    #[tokio::test]
+    async fn one_who_takes_the_connection_later_is_waited_for() {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let _first = std::net::TcpStream::connect(address).unwrap();
+        let target = Target::Address(address);
+        let dialer = Dialer::default();
+        let short = Duration::from_millis(50);
+        let error = dialer.connect_tcp(&target, short).await.unwrap_err();
+        assert_eq!(error.as_str(), "timeout");
+        let (dialled, _) = tokio::join!(dialer.connect_tcp(&target, SECOND * 20), async {
+            tokio::time::sleep(short).await;
+            listener.accept().unwrap()
+        });
+        let dialled = dialled.unwrap();
+        assert_eq!(dialled.peer_addr().unwrap(), address);
+        dialled.try_write(b"x").unwrap();
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use net::at_once;
 use net::dial::Stream;
 use stream::pump;
 use tls::{Mutual, MutualError, looks_like_tls};
@@ -92,10 +93,10 @@ async fn answer(
     let reply = Reply::Tunnel { wants_header };
     // What came behind the request is little, and fits into the pod's empty socket.
     let sent = async {
-        pod.write_all(&more).await?;
-        pod.flush().await?;
-        peer.write_all(reply.encode()).await?;
-        peer.flush().await
+        if !more.is_empty() {
+            at_once::write_all(&mut pod, &more).await?;
+        }
+        at_once::write_all(&mut peer, reply.encode()).await
     };
     match sent.await {
         Ok(()) => Ok(Tunnel { cluster_port, peer, pod, place }),
@@ -147,9 +148,9 @@ async fn hear(
     from: SocketAddr,
 ) -> Result<Asked, &'static str> {
     let mut seen = Vec::with_capacity(AT_A_TIME_BYTES);
-    let mut at_once = [0; AT_ONCE_BYTES];
+    let mut room = [0; AT_ONCE_BYTES];
     // The question comes with the packet that completes the connection, where a host of our kind asks.
-    match net::listen::read_at_once(&stream, &mut at_once) {
+    match at_once::read(&stream, &mut room) {
         Some(bytes) => seen.extend_from_slice(bytes),
         None if stream.read_buf(&mut seen).await.is_ok_and(|count| count > 0) => {}
         None => return Err("malformed"),
