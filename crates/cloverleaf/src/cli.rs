@@ -11,7 +11,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use tunnel::{Address, AgentArgs, CommonAbsent, ServerArgs, TunnelCommand};
+pub(crate) use tunnel::{
+    Address, AgentArgs, AgentClusterArgs, CommonAbsent, ServerArgs, ServerClusterArgs,
+    TunnelCommand,
+};
 
 /// One cluster proxy, from L3 to L7.
 #[derive(Debug, Parser)]

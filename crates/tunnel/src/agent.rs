@@ -29,6 +29,17 @@ use session::Attempt;
 /// Where the token is read from at each connection, if there is one.
 pub type Token = Box<dyn Fn() -> Result<Option<String>, std::io::Error> + Send + Sync>;
 
+/// Who says how many servers there are.
+#[derive(Debug, Clone)]
+pub enum CountSource {
+    /// The servers themselves: the last one that there was a stream to.
+    Servers,
+    /// Somebody who counts them.
+    Counted(watch::Receiver<usize>),
+    /// Whichever of the two says more.
+    Larger(watch::Receiver<usize>),
+}
+
 /// What an agent is told when it starts.
 pub struct Settings {
     /// Where the servers are.
@@ -49,6 +60,8 @@ pub struct Settings {
     pub sync_interval_cap: Duration,
     /// Go on connecting when there is a stream to every server: for servers whose count is not told.
     pub sync_forever: bool,
+    /// Who says how many servers there are.
+    pub count: CountSource,
     /// How often a silent server is asked whether it lives.
     pub keepalive: Duration,
     /// Whether to say that this end is ours. Without it the wire is as an original's.
@@ -112,6 +125,26 @@ struct Servers {
     count: usize,
 }
 
+impl CountSource {
+    fn receiver(&self) -> Option<watch::Receiver<usize>> {
+        match self {
+            Self::Servers => None,
+            Self::Counted(count) | Self::Larger(count) => Some(count.clone()),
+        }
+    }
+}
+
+/// Ready when another number of servers has been counted; never where nobody counts any more.
+async fn changed(counted: &mut Option<watch::Receiver<usize>>) {
+    if let Some(receiver) = counted
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    *counted = None;
+    std::future::pending().await
+}
+
 impl Agent {
     /// One that has no stream yet: [`Self::run`] makes them.
     #[must_use]
@@ -131,10 +164,15 @@ impl Agent {
         self.servers().connected.len()
     }
 
-    /// How many servers there are, as they say.
+    /// How many servers there are, as far as is known.
     #[must_use]
     pub fn known_servers(&self) -> usize {
-        self.servers().count
+        let said = self.servers().count;
+        match &self.settings.count {
+            CountSource::Servers => said,
+            CountSource::Counted(count) => *count.borrow(),
+            CountSource::Larger(count) => said.max(*count.borrow()),
+        }
     }
 
     /// The servers' names.
@@ -167,10 +205,14 @@ impl Agent {
         let mut pace =
             Pace::new(settings.sync_interval, settings.sync_interval_cap, Rng::new(seed));
         let mut failures = BTreeMap::new();
+        let mut counted = settings.count.receiver();
         loop {
             if !self.wants_more() {
-                // Until a stream ends.
-                let _ = endings.recv().await;
+                tokio::select! {
+                    // A stream has ended.
+                    _ = endings.recv() => {}
+                    () = changed(&mut counted) => {}
+                }
                 continue;
             }
             let wait = match session::connect(&self).await {
@@ -210,8 +252,7 @@ impl Agent {
     }
 
     fn wants_more(&self) -> bool {
-        let servers = self.servers();
-        self.settings.sync_forever || servers.connected.len() < servers.count
+        self.settings.sync_forever || self.open_servers() < self.known_servers()
     }
 
     /// Notes a server; whether there was no stream to it.

@@ -38,6 +38,17 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+impl CarrierError {
+    /// The peer wanted no more of it, and said so.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Stream(StreamError::Http2(error)) => error.reason() == Some(h2::Reason::CANCEL),
+            Self::Stream(StreamError::Reset(reason)) => *reason == h2::Reason::CANCEL,
+            _ => false,
+        }
+    }
+}
+
 /// Who waits at this end of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {

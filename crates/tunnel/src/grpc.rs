@@ -18,7 +18,10 @@ pub(crate) const HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// gRPC's code for success, and some of its codes for errors.
 pub(crate) const OK: u8 = 0;
 pub(crate) const UNKNOWN: u8 = 2;
+pub(crate) const PERMISSION_DENIED: u8 = 7;
 pub(crate) const UNIMPLEMENTED: u8 = 12;
+pub(crate) const UNAVAILABLE: u8 = 14;
+pub(crate) const UNAUTHENTICATED: u8 = 16;
 
 /// Why a stream is over.
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,10 @@
 //! The server: clients on one port, agents on another, and the [`Hub`] in which they meet.
 //!
-//! [`listen`] serves the sockets of a worker thread; `registry` chooses an agent, `hub` dials through it, `agents` has
-//! the agents' streams, `proxy` and `connect` the two ways in which clients speak. Must not know flags or files. Start
-//! at [`Hub`] and [`listen::serve`].
+//! [`listen`] serves the sockets of a worker thread; [`admission`] says who may be an agent, `agents` has the agents'
+//! streams, `registry` chooses one, `hub` dials through it, `proxy` and `connect` are the two ways in which clients
+//! speak. Must not know flags or files. Start at [`Hub`] and [`listen::serve`].
 
+pub mod admission;
 mod agents;
 mod connect;
 mod hub;
@@ -13,6 +14,7 @@ mod registry;
 
 use std::time::Duration;
 
+pub use admission::Admission;
 pub use hub::{Agent, Hub};
 pub use registry::Strategy;
 
@@ -21,6 +23,7 @@ use crate::packet::Packet;
 use crate::stats::{
     Counter, Dials, Durations, Gauge, Life, Lives, NO_PACKET, Named, Packets, StreamErrors, Writes,
 };
+use admission::Refusals;
 use hub::DialError;
 
 /// How clients speak.
@@ -76,6 +79,8 @@ pub struct Stats {
     pub failed_handshakes: Named<2>,
     /// Streams of packets that failed.
     pub stream_errors: StreamErrors,
+    /// Agents that were refused.
+    pub refused_agents: Refusals,
     /// Dials for which there was no agent.
     pub no_agent: Counter,
     /// Dials that the agent could not make.

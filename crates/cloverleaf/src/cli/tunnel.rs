@@ -1,11 +1,14 @@
 //! The command line of tunnels: the flags of Konnectivity's proxy-server and proxy-agent under their names.
 //!
-//! Parsed, nothing resolved. Flags of what is not there are known by name, and only what leaves them off is accepted.
+//! Parsed, nothing resolved. What concerns a cluster's API server is in `cluster`. Flags of what is not there are known by name, and only what leaves them off is accepted.
+
+mod cluster;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+pub(crate) use cluster::{AgentClusterArgs, ServerClusterArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TunnelCommand {
@@ -93,6 +96,8 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
     #[command(flatten)]
+    pub(crate) cluster: ServerClusterArgs,
+    #[command(flatten)]
     pub(crate) absent: ServerAbsent,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
@@ -102,16 +107,7 @@ pub(crate) struct ServerArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ServerAbsent {
     #[arg(long, hide = true, default_value = "")]
-    pub(crate) agent_namespace: String,
-    #[arg(long, hide = true, default_value = "")]
-    pub(crate) agent_service_account: String,
-    #[arg(long, hide = true, default_value = "")]
-    pub(crate) authentication_audience: String,
-    #[arg(long, hide = true, default_value = "")]
     pub(crate) cipher_suites: String,
-    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) enable_lease_controller: bool,
 }
 
 /// As [`ServerArgs`].
@@ -171,6 +167,8 @@ pub(crate) struct AgentArgs {
     #[arg(long)]
     pub(crate) no_extensions: bool,
     #[command(flatten)]
+    pub(crate) cluster: AgentClusterArgs,
+    #[command(flatten)]
     pub(crate) absent: AgentAbsent,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
@@ -179,17 +177,10 @@ pub(crate) struct AgentArgs {
 /// Flags of the original's agent for what is not there.
 #[derive(Debug, Args)]
 pub(crate) struct AgentAbsent {
-    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) count_server_leases: bool,
-    #[arg(long, hide = true, default_value = "default")]
-    pub(crate) server_count_source: String,
     /// Nothing here has the channel that it warns of.
     #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) warn_on_channel_limit: bool,
-    #[arg(long, hide = true, default_value = "")]
-    pub(crate) lease_label_selector: String,
 }
 
 /// Flags that both ends have.
@@ -205,26 +196,9 @@ pub(crate) struct CommonArgs {
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub(crate) verbosity: i32,
     #[command(flatten)]
-    pub(crate) api_server: ApiServerArgs,
-    #[command(flatten)]
     pub(crate) absent: CommonAbsent,
     #[command(flatten)]
     pub(crate) idle: IdleArgs,
-}
-
-/// How the API server is reached, and where its Leases are.
-#[derive(Debug, Args)]
-pub(crate) struct ApiServerArgs {
-    #[arg(long, hide = true, default_value = "")]
-    pub(crate) kubeconfig: String,
-    #[arg(long, hide = true, default_value_t = 0.0)]
-    pub(crate) kubeconfig_qps: f32,
-    #[arg(long, hide = true, default_value_t = 0)]
-    pub(crate) kubeconfig_burst: i32,
-    #[arg(long, hide = true, default_value = "")]
-    pub(crate) lease_namespace: String,
-    #[arg(long, hide = true, default_value = "")]
-    pub(crate) lease_label: String,
 }
 
 /// Flags of both originals for what is not there.

@@ -1,12 +1,15 @@
 //! The roles `tunnel server` and `tunnel agent`: Konnectivity's two ends.
 //!
 //! `server` and `agent` check the flags, start everything and follow the signals; `certificates` are loaded and loaded
-//! again, `pages` is the health port, `metrics` what it shows. Wiring only: what happens to a connection is `tunnel`'s.
+//! again, so is the agent `policy`, `cluster` is what concerns an API server, `pages` is the health port, `metrics` what
+//! it shows. Wiring only: what happens to a connection is `tunnel`'s.
 
 mod agent;
 mod certificates;
+mod cluster;
 mod metrics;
 mod pages;
+mod policy;
 mod server;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -31,11 +31,6 @@ fn what_is_wrong_is_named() {
         (&["server", "--tls-min-version=VersionTLS10"], &["--tls-min-version", "VersionTLS12"]),
         (&["server", "--keepalive-time=1 hour"], &["keepalive-time", "1h2m3s"]),
         (
-            &["server", "--enable-lease-controller=true"],
-            &["--enable-lease-controller", "not available"],
-        ),
-        (&["server", "--agent-namespace=kube-system"], &["--agent-namespace", "not available"]),
-        (
             &[
                 "server",
                 "--uds-name=/x",
@@ -45,6 +40,7 @@ fn what_is_wrong_is_named() {
             ],
             &["/does/not/exist"],
         ),
+        (&["server", "--enable-profiling"], &["--enable-profiling", "not available"]),
         (
             &["agent", "--agent-identifiers=zone=a"],
             &["--agent-identifiers", "zone", "default-route"],
@@ -54,11 +50,53 @@ fn what_is_wrong_is_named() {
         (&["agent", "--proxy-server-host=a b"], &["--proxy-server-host", "a b"]),
         (&["agent", "--sync-forever=maybe"], &["sync-forever", "true or false"]),
     ] {
-        let arguments: Vec<&str> = ["tunnel"].iter().chain(arguments).copied().collect();
-        let ran = run(env!("CARGO_BIN_EXE_cloverleaf"), &arguments, Path::new("/"), &[]);
-        assert_eq!(ran.code, Some(2), "{arguments:?}: {}", ran.stderr);
-        for part in parts {
-            assert!(ran.stderr.contains(part), "{arguments:?} lacks {part}: {}", ran.stderr);
-        }
+        is_refused(arguments, parts);
+    }
+}
+
+/// What concerns a cluster's API server: all of it is checked before anything is asked of that.
+#[test]
+fn what_is_wrong_about_the_cluster_is_named() {
+    let server =
+        ["server", "--uds-name=/x", "--server-port=0", "--cluster-cert=a", "--cluster-key=b"];
+    let tokens =
+        ["--agent-namespace=n", "--agent-service-account=a", "--authentication-audience=us"];
+    for (flags, parts) in [
+        (&tokens[..1], &["--agent-service-account", "--authentication-audience", "none"][..]),
+        (&tokens[1..], &["--agent-namespace"]),
+        (&[&tokens[..], &["--cluster-ca-cert=c"]].concat(), &["--cluster-ca-cert", "a token"]),
+        (&["--agent-policy=/p"], &["--agent-policy", "--cluster-ca-cert"]),
+        (&["--agent-policy=/does/not/exist", "--cluster-ca-cert=c"], &["/does/not/exist"]),
+        (&["--kubeconfig-qps=-1"], &["--kubeconfig-qps", "above 0"]),
+        (&["--kubeconfig-qps=many"], &["--kubeconfig-qps"]),
+        (&["--kubeconfig-burst=-1"], &["--kubeconfig-burst"]),
+        (
+            &["--enable-lease-controller", "--server-id=One_"],
+            &["--server-id", "One_", "lower-case letters"],
+        ),
+        (
+            &["--enable-lease-controller", "--server-id=one", "--lease-label=server"],
+            &["--lease-label", "key=value"],
+        ),
+    ] {
+        is_refused(&[&server[..], flags].concat(), parts);
+    }
+    for (flags, parts) in [
+        (&["--server-count-source=mean"][..], &["--server-count-source", "default or max"][..]),
+        (
+            &["--count-server-leases", "--kubeconfig=/does/not/exist"],
+            &["--kubeconfig", "/does/not/exist"],
+        ),
+    ] {
+        is_refused(&[&["agent"], flags].concat(), parts);
+    }
+}
+
+fn is_refused(arguments: &[&str], parts: &[&str]) {
+    let arguments: Vec<&str> = ["tunnel"].iter().chain(arguments).copied().collect();
+    let ran = run(env!("CARGO_BIN_EXE_cloverleaf"), &arguments, Path::new("/"), &[]);
+    assert_eq!(ran.code, Some(2), "{arguments:?}: {}", ran.stderr);
+    for part in parts {
+        assert!(ran.stderr.contains(part), "{arguments:?} lacks {part}: {}", ran.stderr);
     }
 }

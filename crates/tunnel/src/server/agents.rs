@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use h2::RecvStream;
 use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request};
 
+use super::admission::{Identity, Peer, Refused};
 use super::hub::{Backend, Hub};
 use crate::carrier::{Carrier, CarrierError};
 use crate::grpc::{self, PacketReader};
@@ -22,24 +23,25 @@ const AGENT_ID_BYTES_MAX: usize = 1024;
 
 /// What an agent says of itself.
 #[derive(Debug, PartialEq, Eq)]
-struct Hello {
-    id: String,
-    identifiers: Identifiers,
-    flow: Flow,
+pub(super) struct Hello {
+    pub(super) id: String,
+    pub(super) identifiers: Identifiers,
+    pub(super) flow: Flow,
 }
 
 /// Serves one call of an agent until it ends. Dropped, its connections are closed.
 pub(super) async fn serve(
     hub: Arc<Hub>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Message>,
+    peer: Peer,
+    (request, mut respond): (Request<RecvStream>, SendResponse<Message>),
     round_trip: RoundTrip,
 ) {
-    let hello = match hello(request.headers()) {
-        Ok(hello) => hello,
-        Err(problem) => {
-            tracing::warn!(problem, "an agent was refused");
-            return grpc::refuse(&mut respond, grpc::UNKNOWN, problem);
+    let (hello, identity) = match admitted(&hub, &peer, request.headers()).await {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            hub.stats.refused_agents.count(refused.reason());
+            tracing::warn!(%peer, reason = %refused, "an agent was refused");
+            return grpc::refuse(&mut respond, refused.code(), refused.told());
         }
     };
     let mut head = grpc::response();
@@ -49,7 +51,10 @@ pub(super) async fn serve(
     let backend = Backend::new(carrier.clone());
     let number = hub.add(hello.id.clone(), hello.identifiers.clone(), backend.clone());
     let _present = Present { hub: &hub, number, backend: &backend };
-    tracing::info!(agent = hello.id, identifiers = %hello.identifiers, flow = ?hello.flow, "an agent has come");
+    tracing::info!(
+        agent = hello.id, identifiers = %hello.identifiers, flow = ?hello.flow, %peer, %identity,
+        "an agent has come"
+    );
     let mut packets = PacketReader::new(request.into_body());
     let ended = tokio::select! {
         ended = receive(&hub, number, &backend, &mut packets) => ended.inspect_err(|error| {
@@ -62,18 +67,46 @@ pub(super) async fn serve(
             Err(CarrierError::Stream(error))
         }
         error = carrier.run_expiry() => Err(CarrierError::Stream(error)),
+        problem = hub.admission.withdrawn(&identity, &hello) => {
+            return withdraw(&hub, &hello, (&peer, &problem), &mut out);
+        }
     };
     match ended {
         Ok(()) => {
             tracing::info!(agent = hello.id, "an agent has gone");
             let _ = out.send_trailers(grpc::trailers(grpc::OK, ""));
         }
+        // As when it has a stream to this server already, and looks for others.
+        Err(error) if error.is_cancelled() => tracing::info!(agent = hello.id, "an agent has gone"),
         Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(agent = hello.id, error, "an agent's stream has ended");
             let _ = out.send_trailers(grpc::trailers(grpc::UNKNOWN, &error.to_string()));
         }
     }
+}
+
+async fn admitted(
+    hub: &Hub,
+    peer: &Peer,
+    fields: &HeaderMap,
+) -> Result<(Hello, Identity), Refused> {
+    let hello = hello(fields).map_err(Refused::Malformed)?;
+    let identity = hub.admission.admit(peer, fields, &hello).await?;
+    Ok((hello, identity))
+}
+
+/// Ends the stream of an agent that may not be what it is any more.
+fn withdraw(
+    hub: &Hub,
+    hello: &Hello,
+    (peer, problem): (&Peer, &str),
+    out: &mut SendStream<Message>,
+) {
+    let refused = Refused::NotAllowed(problem.to_owned());
+    hub.stats.refused_agents.count(refused.reason());
+    tracing::warn!(agent = hello.id, %peer, problem, "an agent is sent away: the policy has changed");
+    let _ = out.send_trailers(grpc::trailers(refused.code(), refused.told()));
 }
 
 /// Takes the agent away when it is gone, however that came.

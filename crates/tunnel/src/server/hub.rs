@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::registry::{Registry, Strategy};
-use super::{Settings, Stats};
+use super::{Admission, Settings, Stats};
 use crate::carrier::{Carrier, Tunnelled};
 use crate::identifiers::Identifiers;
 use crate::link::LinkError;
@@ -163,6 +163,7 @@ impl Drop for Pending {
 #[derive(Debug)]
 pub struct Hub {
     pub(super) settings: Settings,
+    pub(super) admission: Admission,
     registry: Mutex<Registry<Arc<Backend>>>,
     rng: Mutex<Rng>,
     /// What is counted.
@@ -172,9 +173,10 @@ pub struct Hub {
 impl Hub {
     /// Without any agent yet. `seed` decides what chance decides.
     #[must_use]
-    pub fn new(settings: Settings, seed: u64) -> Arc<Self> {
+    pub fn new(settings: Settings, admission: Admission, seed: u64) -> Arc<Self> {
         Arc::new(Self {
             settings,
+            admission,
             registry: Mutex::default(),
             rng: Mutex::new(Rng::new(seed)),
             stats: Stats::default(),

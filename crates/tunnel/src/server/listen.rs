@@ -17,6 +17,7 @@ use tls::{ServerStream, Termination};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
+use super::admission::Peer;
 use super::{Hub, Mode, agents, connect, proxy};
 use crate::buffered::Buffered;
 use crate::grpc;
@@ -125,7 +126,10 @@ fn over_tls(
     async move {
         if let Some(stream) = handshake.await {
             stream.io().bundle_writes();
-            connection(stream, hub, port).await;
+            // Nobody asks who a client is.
+            let names = if port == Port::Agents { stream.client_names() } else { None };
+            let from = Peer { address: Some(peer), names };
+            connection(stream, hub, port, from).await;
         }
     }
 }
@@ -159,7 +163,7 @@ async fn accept_unix(listener: UnixListener, hub: Arc<Hub>) {
             Ok((stream, _)) => {
                 let stream = Buffered::new(stream);
                 stream.bundle_writes();
-                let connection = connection(stream, hub.clone(), Port::Clients);
+                let connection = connection(stream, hub.clone(), Port::Clients, Peer::default());
                 drop(net::task::spawn_local("tunnel connection", connection));
             }
             Err(error) => pause(&error).await,
@@ -173,7 +177,12 @@ async fn pause(error: &io::Error) {
 }
 
 /// Serves a connection until it ends. Dropped, all its calls are over.
-pub(crate) fn connection<S>(io: S, hub: Arc<Hub>, port: Port) -> impl Future<Output = ()>
+pub(crate) fn connection<S>(
+    io: S,
+    hub: Arc<Hub>,
+    port: Port,
+    peer: Peer,
+) -> impl Future<Output = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -182,9 +191,10 @@ where
         Box::pin(async move { connect::serve(&hub, io).await })
     } else {
         let opened = Box::pin(open_http2(io, port));
+        let peer = (port == Port::Agents).then(|| Box::new(peer));
         Box::pin(async move {
             match opened.await {
-                Some(opened) => serve_http2(opened, hub, port).await,
+                Some(opened) => serve_http2(opened, hub, (port, peer)).await,
                 None => tracing::debug!(?port, "no HTTP/2 was spoken"),
             }
         })
@@ -214,8 +224,11 @@ where
     handshake.await.ok()?.ok().map(Box::new)
 }
 
-async fn serve_http2<S>(mut connection: Box<Connection<S, Message>>, hub: Arc<Hub>, port: Port)
-where
+async fn serve_http2<S>(
+    mut connection: Box<Connection<S, Message>>,
+    hub: Arc<Hub>,
+    (port, peer): (Port, Option<Box<Peer>>),
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (keepalive, measured) = match port {
@@ -228,7 +241,7 @@ where
     let serve = async {
         while let Some(call) = connection.accept().await {
             match call {
-                Ok((request, respond)) => start(&hub, port, request, respond, &round_trip),
+                Ok(call) => start(&hub, (port, peer.as_deref()), call, &round_trip),
                 Err(error) => {
                     tracing::debug!(?port, %error, "an HTTP/2 connection has failed");
                     return;
@@ -247,9 +260,8 @@ where
 /// Serves one call in a task of its own.
 fn start(
     hub: &Arc<Hub>,
-    port: Port,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Message>,
+    (port, peer): (Port, Option<&Peer>),
+    (request, mut respond): (Request<RecvStream>, SendResponse<Message>),
     round_trip: &http2::RoundTrip,
 ) {
     let (hub, round_trip) = (hub.clone(), round_trip.clone());
@@ -258,10 +270,13 @@ fn start(
             let _open = hub.stats.proxy_streams.count();
             proxy::serve(hub.clone(), request, respond).await;
         }),
-        (Port::Agents, grpc::CONNECT) => spawn("agent", async move {
-            let _open = hub.stats.connect_streams.count();
-            agents::serve(hub.clone(), request, respond, round_trip).await;
-        }),
+        (Port::Agents, grpc::CONNECT) => {
+            let peer = peer.cloned().unwrap_or_default();
+            spawn("agent", async move {
+                let _open = hub.stats.connect_streams.count();
+                agents::serve(hub.clone(), peer, (request, respond), round_trip).await;
+            });
+        }
         (_, path) => {
             let message = format!("unknown method {path}");
             grpc::refuse(&mut respond, grpc::UNIMPLEMENTED, &message);

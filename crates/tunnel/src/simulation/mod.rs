@@ -24,9 +24,10 @@ use tokio::task::{AbortHandle, LocalSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::session::{self, Attempt};
-use crate::agent::{Agent, Settings as AgentSettings};
+use crate::agent::{Agent, CountSource, Settings as AgentSettings};
 use crate::identifiers::Identifiers;
 use crate::link::STALL_MAX;
+use crate::server::admission::{Admission, Peer};
 use crate::server::listen::{Port, connection};
 use crate::server::{Hub, Mode, Settings, Strategy};
 use crate::splice::STUCK_MAX;
@@ -72,7 +73,10 @@ impl World {
     /// A wire to the server's port for these.
     fn connect(&self, port: Port) -> (tokio::io::DuplexStream, Vec<AbortHandle>) {
         let Wire { near, far, relays } = wire::wire(&self.rng(), DELAY_MAX);
-        drop(net::task::spawn_local("server", connection(far, self.hub.clone(), port)));
+        drop(net::task::spawn_local(
+            "server",
+            connection(far, self.hub.clone(), port, Peer::default()),
+        ));
         (near, relays)
     }
 
@@ -98,7 +102,7 @@ fn hub(mode: Mode, rng: &mut Rng) -> Arc<Hub> {
         keepalive: Duration::from_secs(30),
         frontend_keepalive: Duration::from_secs(30),
     };
-    Hub::new(settings, rng.next_u64())
+    Hub::new(settings, Admission::default(), rng.next_u64())
 }
 
 fn agent(name: usize, ours: bool) -> Arc<Agent> {
@@ -114,6 +118,7 @@ fn agent(name: usize, ours: bool) -> Arc<Agent> {
         sync_interval: Duration::from_secs(1),
         sync_interval_cap: Duration::from_secs(1),
         sync_forever: false,
+        count: CountSource::Servers,
         keepalive: Duration::from_secs(30),
         extensions: ours,
     };

@@ -8,6 +8,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use config::Watcher;
 use hyper::StatusCode;
+use kubernetes::servers::CountStats;
 use model::{HostName, Target};
 use net::dial::Dialer;
 use net::worker::Workers;
@@ -17,7 +18,7 @@ use tunnel::identifiers::Identifiers;
 use super::certificates::{self, Named, Shown};
 use super::pages::{self, Page, Pages};
 use super::server::usage;
-use super::{absent, metrics, name, random, socket_address};
+use super::{cluster, metrics, name, random, socket_address};
 use crate::UsageError;
 use crate::cli::AgentArgs;
 use crate::roles::signals::Signals;
@@ -28,7 +29,7 @@ const TOKEN_BYTES_MAX: u64 = 64 * 1024;
 /// Serves until told twice to stop: the first time it only says so to the servers. Exit code 2 where the flags are not
 /// valid, 1 where something cannot be had.
 pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
-    check_absent(args)?;
+    args.common.absent.check()?;
     let server = server(args)?;
     let identifiers = Identifiers::parse(&args.agent_identifiers)
         .map_err(|error| UsageError(format!("flag --agent-identifiers: {error}")))?;
@@ -49,6 +50,7 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
         let load = move || shown.load();
         let follow = certificates::follow(watcher, "agent", tls.clone(), load);
         net::task::spawn("certificates", follow);
+        let (count, leases) = cluster::count_servers(&args.cluster).await?;
         let settings = Settings {
             server,
             server_name: args.proxy_server_host.clone(),
@@ -59,6 +61,7 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
             sync_interval: args.sync_interval,
             sync_interval_cap: args.sync_interval_cap,
             sync_forever: args.sync_forever,
+            count,
             keepalive: if args.common.keepalive_time.is_zero() {
                 Duration::MAX
             } else {
@@ -66,12 +69,17 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
             },
             extensions: !args.no_extensions,
         };
-        serve(args, settings, &mut signals).await?;
+        serve(args, settings, leases, &mut signals).await?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
-async fn serve(args: &AgentArgs, settings: Settings, signals: &mut Signals) -> anyhow::Result<()> {
+async fn serve(
+    args: &AgentArgs,
+    settings: Settings,
+    leases: Arc<CountStats>,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
     let health = socket_address(args.health_server_host, args.health_server_port);
     let health_socket = pages::bind(health, "--health-server-port")?;
     let admin = socket_address(args.common.admin_bind_address, args.admin_server_port);
@@ -88,7 +96,7 @@ async fn serve(args: &AgentArgs, settings: Settings, signals: &mut Signals) -> a
     let seed = random();
     let job = Box::new(move || drop(net::task::spawn_local("agent", running.run(seed))));
     workers.run(0, job).await?;
-    start_pages(health_socket, health_pages(&agent));
+    start_pages(health_socket, health_pages(&agent, leases));
     let metrics_port = args.health_server_port;
     let moved: Pages = Arc::new(move |path, _| match path {
         "/metrics" => Page::Moved(format!("http://localhost:{metrics_port}/metrics")),
@@ -105,14 +113,6 @@ async fn serve(args: &AgentArgs, settings: Settings, signals: &mut Signals) -> a
     }
     let _ = tokio::task::spawn_blocking(move || workers.stop()).await;
     Ok(())
-}
-
-fn check_absent(args: &AgentArgs) -> Result<(), UsageError> {
-    let flags = &args.absent;
-    absent("--count-server-leases", !flags.count_server_leases)?;
-    let source = flags.server_count_source.as_str();
-    absent("--server-count-source", matches!(source, "default" | ""))?;
-    args.common.absent.check()
 }
 
 fn server(args: &AgentArgs) -> Result<Target, UsageError> {
@@ -159,11 +159,11 @@ fn token(path: &str) -> Token {
     })
 }
 
-fn health_pages(agent: &Arc<Agent>) -> Pages {
+fn health_pages(agent: &Arc<Agent>, leases: Arc<CountStats>) -> Pages {
     let agent = agent.clone();
     Arc::new(move |path, query| match path {
         "/healthz" => Page::Text(StatusCode::OK, "ok".to_owned()),
-        "/metrics" => Page::Metrics(metrics::of_agent(&agent)),
+        "/metrics" => Page::Metrics(metrics::of_agent(&agent, &leases)),
         "/ready" | "/readyz" => readiness(
             agent.open_servers() > 0,
             query.split('&').any(|part| part.starts_with("verbose")),

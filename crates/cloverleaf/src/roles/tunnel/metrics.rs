@@ -2,16 +2,19 @@
 //!
 //! Must not know how they are counted.
 
+mod leases;
+
 use std::collections::BTreeMap;
 
 use admin::metrics::{Family, Format, Kind, Value, encode};
+use kubernetes::servers::{CountStats, KeepStats};
 use tls::AcceptErrorKind;
 use tunnel::agent::{Agent, Stats as AgentStats};
 use tunnel::server::{Hub, Stats as ServerStats};
 use tunnel::stats::{Bounds, Durations, Named, Packets, StreamErrors};
 
 /// A server's page.
-pub(super) fn of_server(hub: &Hub) -> String {
+pub(super) fn of_server(hub: &Hub, kept: &KeepStats) -> String {
     let stats = &hub.stats;
     let gauge = |name, help, value| Family::single(name, help, Kind::Gauge, Value::Int(value));
     let mut families = server_durations(stats);
@@ -74,6 +77,8 @@ pub(super) fn of_server(hub: &Hub) -> String {
         &stats.stream_errors,
     ));
     families.push(failed_handshakes(stats));
+    families.push(refused_agents(stats));
+    families.extend(leases::of_lease(kept));
     page(families)
 }
 
@@ -89,6 +94,18 @@ fn failed_handshakes(stats: &ServerStats) -> Family {
         &stats.failed_handshakes,
         begin,
     )
+}
+
+fn refused_agents(stats: &ServerStats) -> Family {
+    let mut refused = Family::new(
+        "cloverleaf_tunnel_refused_agents_total",
+        "Agents that were refused, by reason.",
+        Kind::Counter,
+    );
+    for (reason, count) in stats.refused_agents.get() {
+        refused.push(vec![("reason", reason.to_owned())], Value::Int(count));
+    }
+    refused
 }
 
 fn server_durations(stats: &ServerStats) -> Vec<Family> {
@@ -148,7 +165,7 @@ fn dial_failures(hub: &Hub) -> Family {
 }
 
 /// An agent's page.
-pub(super) fn of_agent(agent: &Agent) -> String {
+pub(super) fn of_agent(agent: &Agent, counted: &CountStats) -> String {
     let AgentStats { dial_duration, dial_timeouts, dial_failures, open_endpoints, .. } =
         &agent.stats;
     let gauge = |name, help, value| Family::single(name, help, Kind::Gauge, Value::Int(value));
@@ -164,7 +181,7 @@ pub(super) fn of_agent(agent: &Agent) -> String {
         "konnectivity_network_proxy_agent_stream_packets_total",
         &[("to_agent", &agent.stats.from_server), ("from_agent", &agent.stats.to_server)],
     );
-    page(vec![
+    let mut families = vec![
         durations(
             "konnectivity_network_proxy_agent_dial_duration_seconds",
             "Connecting to targets.",
@@ -178,7 +195,7 @@ pub(super) fn of_agent(agent: &Agent) -> String {
         ),
         gauge(
             "konnectivity_network_proxy_agent_known_server_count",
-            "Servers there are, as they say.",
+            "Servers there are, as far as is known.",
             agent.known_servers() as u64,
         ),
         gauge(
@@ -202,7 +219,9 @@ pub(super) fn of_agent(agent: &Agent) -> String {
             [["unreachable"], ["unknown_issuer"], ["answer"]],
         ),
         packets,
-    ])
+    ];
+    families.extend(leases::of_counting(counted));
+    page(families)
 }
 
 fn server_failures(stats: &AgentStats) -> Family {

@@ -16,11 +16,12 @@ use net::worker::Workers;
 use tls::Termination;
 use tokio::sync::oneshot;
 use tunnel::server::listen::{Accepting, Certificates, Clients, serve};
-use tunnel::server::{Hub, Mode, Settings, Strategy};
+use tunnel::server::{Admission, Hub, Mode, Settings, Strategy};
 
 use super::certificates::{self, Named, Served};
+use super::cluster::{ServerCluster, ServerPlan};
 use super::pages::{self, Page, Pages};
-use super::{absent, metrics, name, random, socket_address};
+use super::{absent, metrics, name, policy, random, socket_address};
 use crate::UsageError;
 use crate::cli::ServerArgs;
 use crate::roles::lifecycle::drained;
@@ -51,6 +52,7 @@ struct Plan {
     /// `None` for a Unix socket.
     clients: Option<Served>,
     agents: Served,
+    cluster: ServerPlan,
 }
 
 impl Plan {
@@ -75,9 +77,17 @@ impl Plan {
             return Err(UsageError(text.to_owned()));
         };
         let authorities = Named::new("--cluster-ca-cert", &args.cluster_ca_cert);
+        let settings = settings(args, mode)?;
+        let asks_certificates = authorities.is_some();
+        let cluster = ServerPlan::new(&args.cluster, &settings.server_id, asks_certificates)?;
+        if args.cluster.agent_policy.is_some() && !asks_certificates && !cluster.asks_tokens() {
+            let text = "flag --agent-policy: agents show nothing to know them by: expected --cluster-ca-cert, or \
+                        --agent-namespace and its like";
+            return Err(UsageError(text.to_owned()));
+        }
         let versions = HttpVersions::Http2;
         let agents = Served { certificate, key, authorities, versions, min_version };
-        Ok(Self { settings: settings(args, mode)?, clients, agents })
+        Ok(Self { settings, clients, agents, cluster })
     }
 }
 
@@ -107,11 +117,7 @@ fn settings(args: &ServerArgs, mode: Mode) -> Result<Settings, UsageError> {
 
 fn check_absent(args: &ServerArgs) -> Result<(), UsageError> {
     let flags = &args.absent;
-    absent("--agent-namespace", flags.agent_namespace.is_empty())?;
-    absent("--agent-service-account", flags.agent_service_account.is_empty())?;
-    absent("--authentication-audience", flags.authentication_audience.is_empty())?;
     absent("--cipher-suites", flags.cipher_suites.is_empty())?;
-    absent("--enable-lease-controller", !flags.enable_lease_controller)?;
     args.common.absent.check()
 }
 
@@ -169,11 +175,13 @@ struct Server {
     hub: Arc<Hub>,
     workers: Workers,
     accepting: Vec<oneshot::Sender<()>>,
+    cluster: ServerCluster,
 }
 
 impl Server {
     async fn start(args: &ServerArgs, plan: Plan) -> anyhow::Result<Self> {
         tracing::debug!(descriptors = net::descriptors::raise_limit(), "limit");
+        let policy = args.cluster.agent_policy.as_deref().map(policy::follow).transpose()?;
         let agents = certificates(&plan.agents, "agents' port")?;
         let clients = plan.clients.as_ref().map(|served| certificates(served, "clients' port"));
         let clients = clients.transpose()?;
@@ -186,26 +194,30 @@ impl Server {
         let health = pages::bind(health, "--health-port")?;
         let admin = socket_address(args.common.admin_bind_address, args.admin_port);
         let admin = pages::bind(admin, "--admin-port")?;
-        let hub = Hub::new(plan.settings, random());
+        let cluster = plan.cluster.start(&args.cluster.kubeconfig).await?;
+        let admission = Admission { tokens: cluster.tokens.clone(), policy };
+        let hub = Hub::new(plan.settings, admission, random());
         let workers = Workers::start(count).context("starting worker threads")?;
         let mut accepting = Vec::new();
         for (index, (agent, client)) in agent_sockets.into_iter().zip(client_sockets).enumerate() {
             let sockets = (client, (agent, agents.clone()));
             accepting.push(start_worker(&workers, index, &hub, sockets).await?);
         }
-        show(&hub, health, true);
-        show(&hub, admin, false);
+        show(&hub, &cluster, health, true);
+        show(&hub, &cluster, admin, false);
         eprintln!(
             "cloverleaf tunnel server {}: clients at {}, agents at {agent_address}",
             env!("CARGO_PKG_VERSION"),
             client_place(args),
         );
-        Ok(Self { hub, workers, accepting })
+        Ok(Self { hub, workers, accepting, cluster })
     }
 
     /// No new connections, then as long as was allowed for those that are open. A second signal ends it at once.
-    async fn finish(self, signal: Signal, grace: Duration, signals: &mut Signals) {
+    async fn finish(mut self, signal: Signal, grace: Duration, signals: &mut Signals) {
         tracing::info!(?signal, grace_ms = grace.as_millis(), "stopping");
+        // Agents need not look for it any more.
+        self.cluster.end();
         drop(self.accepting);
         let open = || usize::try_from(self.hub.stats.established.get()).unwrap_or(usize::MAX);
         if !grace.is_zero() {
@@ -218,6 +230,7 @@ impl Server {
         if left > 0 {
             tracing::warn!(connections = left, "stopped with connections open");
         }
+        self.cluster.ended().await;
         let workers = self.workers;
         let _ = tokio::task::spawn_blocking(move || workers.stop()).await;
     }
@@ -308,10 +321,10 @@ async fn start_worker(
 }
 
 /// Starts the health port or the admin port.
-fn show(hub: &Arc<Hub>, listener: std::net::TcpListener, health: bool) {
-    let hub = hub.clone();
+fn show(hub: &Arc<Hub>, cluster: &ServerCluster, listener: std::net::TcpListener, health: bool) {
+    let (hub, leases) = (hub.clone(), cluster.lease_stats());
     let pages: Pages = Arc::new(move |path, _| match path {
-        "/metrics" => Page::Metrics(metrics::of_server(&hub)),
+        "/metrics" => Page::Metrics(metrics::of_server(&hub, &leases)),
         "/healthz" if health => Page::Text(StatusCode::OK, "ok".to_owned()),
         "/ready" | "/readyz" if health => {
             if hub.is_ready() {
