@@ -11,6 +11,7 @@ mod hub;
 pub mod listen;
 mod proxy;
 mod registry;
+mod unix;
 
 use std::time::Duration;
 

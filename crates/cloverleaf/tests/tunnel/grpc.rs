@@ -357,3 +357,45 @@ fn other_methods_are_unknown() {
         }
     });
 }
+
+/// As gRPC's Go library connects to a Unix socket by a dialer of its user's, which kube-apiserver has: the authority is
+/// the socket's path, which none may be.
+#[test]
+fn a_call_whose_authority_is_the_sockets_path_is_served() {
+    use std::io::Write;
+    let (tunnel, _agent) = Tunnel::with_agent("grpc", &[]);
+    let mut stream = tunnel.socket();
+    let field = |name: &[u8], value: &[u8]| [name, &[value.len() as u8], value].concat();
+    let headers = |block: &[u8], stream: u8| {
+        let frame = [0, 0, block.len() as u8, 1, 4, 0, 0, 0, stream];
+        [&frame[..], block].concat()
+    };
+    let path = tunnel.grpc_address().trim_start_matches("unix:").replace('/', "%2F");
+    // POST and http by number, then a path, an authority and a content type that are to be remembered.
+    let first = [
+        vec![0x83, 0x86],
+        field(&[0x44], b"/ProxyService/Proxy"),
+        field(&[0x41], path.as_bytes()),
+        field(&[0x5f], b"application/grpc"),
+    ];
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+    stream.write_all(&headers(&first.concat(), 1)).unwrap();
+    // The next call has them by number: the table must not have lost count.
+    stream.write_all(&headers(&[0x83, 0x86, 0xc0, 0xbf, 0xbe], 3)).unwrap();
+    let mut answered = Vec::new();
+    while answered.len() < 2 {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        stream.read_exact(&mut payload).unwrap();
+        assert!(head[3] != 3, "the call was reset: {payload:?}");
+        if head[3] == 1 {
+            // 200 by its number.
+            assert_eq!(payload[0], 0x88);
+            answered.push(head[8]);
+        }
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, [1, 3]);
+}

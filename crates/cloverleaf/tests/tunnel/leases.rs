@@ -90,7 +90,8 @@ fn servers_keep_leases_and_agents_count_them() {
     let kubeconfig = format!("--kubeconfig={}", for_servers.kubeconfig().display());
     let keep = ["--enable-lease-controller", "--lease-namespace=tunnel", &kubeconfig];
     let mode = "http-connect";
-    let first = Tunnel::server(mode, &[&keep[..], &["--server-id=one"]].concat());
+    let say = |id| [id, "--server-count=3"];
+    let first = Tunnel::server(mode, &[&keep[..], &say("--server-id=one")].concat());
     let one = "konnectivity-proxy-server-one";
     assert!(wait_until(WITHIN, || leases(&access).iter().any(|name| name == one)));
     let lease = access.get(&["lease", one, "-n", "tunnel"]).unwrap();
@@ -106,8 +107,8 @@ fn servers_keep_leases_and_agents_count_them() {
     // What servers say is more than there are Leases.
     let larger = first.agent(&[&count[..], &["--server-count-source=max"]].concat());
     assert!(wait_until(WITHIN, || (agent.metric(KNOWN), agent.metric(OPEN)) == (1.0, 1.0)));
-    let say = ["--server-id=two", "--server-count=3"];
-    let mut second = Tunnel::server_of(first.authority.clone(), mode, &[&keep[..], &say].concat());
+    let more = [&keep[..], &say("--server-id=two")].concat();
+    let mut second = Tunnel::server_of(first.authority.clone(), mode, &more);
     balancer.set(&[first.agent_port.address(), second.agent_port.address()]);
     // It is looked for as soon as its Lease is there, and found by trying.
     assert!(wait_until(WITHIN, || (agent.metric(KNOWN), agent.metric(OPEN)) == (2.0, 2.0)));
@@ -138,6 +139,12 @@ fn servers_keep_leases_and_agents_count_them() {
     };
     assert!(wait_until(CULLED_WITHIN, is_culled));
     assert_eq!(leases(&access), [one, "other"]);
+    let prefix = "konnectivity_network_proxy_server_lease";
+    let ok = "{http_response_code=\"200\",reason=\"\"}";
+    assert!(first.metric(&format!("{prefix}_list_total{ok}")) >= 2.0);
+    assert_eq!(first.metric(&format!("{prefix}_delete_total{ok}")), 1.0);
+    let took = "{http_response_code=\"200\"}";
+    assert_eq!(first.metric(&format!("{prefix}_delete_latency_seconds_count{took}")), 1.0);
     // Fewer servers are believed when all that are left had the time to renew.
     let mut go_on = || {
         round_trip(&mut open).unwrap();

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::admission::Peer;
+use super::unix::Renamed;
 use super::{Hub, Mode, agents, connect, proxy};
 use crate::buffered::Buffered;
 use crate::grpc;
@@ -163,8 +164,16 @@ async fn accept_unix(listener: UnixListener, hub: Arc<Hub>) {
             Ok((stream, _)) => {
                 let stream = Buffered::new(stream);
                 stream.bundle_writes();
-                let connection = connection(stream, hub.clone(), Port::Clients, Peer::default());
-                drop(net::task::spawn_local("tunnel connection", connection));
+                let hub = hub.clone();
+                drop(net::task::spawn_local("tunnel connection", async move {
+                    let peer = Peer::default();
+                    match hub.settings.mode {
+                        Mode::Grpc => {
+                            connection(Renamed::new(stream), hub, Port::Clients, peer).await
+                        }
+                        Mode::HttpConnect => connection(stream, hub, Port::Clients, peer).await,
+                    }
+                }));
             }
             Err(error) => pause(&error).await,
         }
