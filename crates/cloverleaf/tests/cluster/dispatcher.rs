@@ -383,7 +383,7 @@ fn a_public_and_a_private_router_know_nothing_of_each_other() {
     routers.apply_file("examples/dispatcher/public-and-private/routers.yaml", "dispatcher");
     routers.rolled_out(&format!("daemonset/{}", routers.namespace.name()));
     example.rolled_out("deployment/nodejs-k8s-env");
-    for node in nodes(&stage) {
+    for node in nodes(stage.access()) {
         let [public, private] = [80, 81].map(|port| SocketAddr::new(node, port));
         let answer = expect(&stage, public, ("test.k8s.com", "/public/a"), KEY, 200);
         assert_eq!(seen(&answer)["path"], "/public/a");
@@ -409,7 +409,7 @@ fn a_public_and_a_private_router_know_nothing_of_each_other() {
         .access()
         .kubectl(&["annotate", "namespace", example.namespace.name(), off], None)
         .unwrap();
-    let node = nodes(&stage)[0];
+    let node = nodes(stage.access())[0];
     let gone =
         || matches!(ask((node, 80).into(), "test.k8s.com", "/public", KEY), Err(Failure::Closed));
     assert!(wait_until(SERVED_WITHIN, gone), "{}", stage.story());

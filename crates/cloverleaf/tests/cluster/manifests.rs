@@ -23,6 +23,9 @@ fn control_plane() -> Option<ControlPlane> {
         );
         control.access().apply(&manifest).unwrap();
     }
+    // Without a controller manager nobody else makes it; a Pod wants it.
+    let account = ["-n", "kube-system", "create", "serviceaccount", "default"];
+    control.kubectl(&account, None).unwrap();
     Some(control)
 }
 

@@ -53,7 +53,7 @@ fn a_daemon_set_is_on_every_node() {
     stage.install(
         "kind: DaemonSet\nservice: { enabled: false }\nhostPorts: { http: 8081, https: 8444 }",
     );
-    for node in nodes(&stage) {
+    for node in nodes(stage.access()) {
         stage.expect((node, 8081).into(), "hello.test", "/", 200);
     }
     // The leader's node, for lack of a Service.
@@ -72,7 +72,7 @@ fn low_ports_need_root_only_on_the_network_of_a_node() {
         "kind: DaemonSet\nservice: { enabled: false }\nhostNetwork: true\n\
          ports: { http: 82, https: 445, admin: 9180 }",
     );
-    let node = nodes(&stage)[0];
+    let node = nodes(stage.access())[0];
     stage.expect((node, 82).into(), "hello.test", "/", 200);
 }
 

@@ -56,9 +56,20 @@ pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(file(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// Has the program in the cluster, as [`CLOVERLEAF_IMAGE`].
+pub(crate) fn load_program(cluster: &Cluster) {
+    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+    let loaded = LOADED.get_or_init(|| {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_cloverleaf"));
+        let load = || cluster.load_image(&Image::cloverleaf(&program)?);
+        load().map_err(|error| format!("{error}"))
+    });
+    loaded.as_ref().expect("an image in the cluster");
+}
+
 /// The addresses of all nodes.
-pub(crate) fn nodes(stage: &Stage) -> Vec<IpAddr> {
-    let nodes = stage.access().get(&["nodes"]).unwrap();
+pub(crate) fn nodes(access: &Access) -> Vec<IpAddr> {
+    let nodes = access.get(&["nodes"]).unwrap();
     let nodes = nodes["items"].as_array().unwrap();
     let addresses = nodes.iter().flat_map(|node| node["status"]["addresses"].as_array().unwrap());
     let internal = addresses.filter(|address| address["type"] == "InternalIP");
@@ -78,7 +89,6 @@ impl Stage {
     /// Without the release yet. `None` if the test is to be left out: there is no cluster, or it is
     /// somebody's own, whose Services cannot be reached from here.
     pub(crate) fn set(name: &str, usage: impl FnOnce() -> Use) -> Option<Self> {
-        static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
         let helm = Helm::for_test()?;
         let cluster = Cluster::for_test()?;
         if !cluster.is_reachable() {
@@ -89,12 +99,7 @@ impl Stage {
             return None;
         }
         let usage = usage();
-        let loaded = LOADED.get_or_init(|| {
-            let program = PathBuf::from(env!("CARGO_BIN_EXE_cloverleaf"));
-            let load = || cluster.load_image(&Image::cloverleaf(&program)?);
-            load().map_err(|error| format!("{error}"))
-        });
-        loaded.as_ref().expect("an image in the cluster");
+        load_program(cluster);
         let namespace = cluster.namespace(name).unwrap();
         Some(Self { cluster, namespace, helm, installed: false, _use: usage })
     }
