@@ -1,13 +1,15 @@
 //! The agent: streams to as many servers as there are behind one address, and the connections that they ask for.
 //!
-//! `pace` decides when to connect to a server again, `session` is one stream, `dial` one connection. Must not know
+//! `servers` knows which servers there are streams to, `pace` decides when to connect to one again, `session` is one
+//! stream, `dial` one connection. Must not know
 //! flags or files. Start at [`Agent`].
 
 pub(crate) mod dial;
 mod pace;
+mod servers;
 pub(crate) mod session;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use balance::Rng;
 use model::Target;
 use net::dial::Dialer;
 use tls::ClientTls;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::grpc::StreamError;
 use crate::identifiers::Identifiers;
@@ -24,6 +26,7 @@ use crate::stats::{
     Counter, Durations, Gauge, NO_PACKET, Named, Packets, StreamErrors, TargetDials,
 };
 use pace::Pace;
+use servers::Servers;
 use session::Attempt;
 
 /// Where the token is read from at each connection, if there is one.
@@ -62,6 +65,8 @@ pub struct Settings {
     pub sync_forever: bool,
     /// Who says how many servers there are.
     pub count: CountSource,
+    /// A number that no other agent has: all carriers of this one say it.
+    pub process: u64,
     /// How often a silent server is asked whether it lives.
     pub keepalive: Duration,
     /// Whether to say that this end is ours. Without it the wire is as an original's.
@@ -112,17 +117,11 @@ pub struct Agent {
     settings: Settings,
     dialer: Dialer,
     servers: Mutex<Servers>,
+    /// A stream to a server has come or gone.
+    changed: watch::Sender<()>,
     draining: watch::Sender<bool>,
     /// What is counted.
     pub stats: Stats,
-}
-
-/// The servers there are streams to.
-#[derive(Debug, Default)]
-struct Servers {
-    connected: BTreeSet<String>,
-    /// As the servers last said.
-    count: usize,
 }
 
 impl CountSource {
@@ -149,9 +148,16 @@ impl Agent {
     /// One that has no stream yet: [`Self::run`] makes them.
     #[must_use]
     pub fn new(settings: Settings, dialer: Dialer) -> Arc<Self> {
-        let servers = Mutex::new(Servers { connected: BTreeSet::new(), count: 1 });
         let (draining, _) = watch::channel(false);
-        Arc::new(Self { settings, dialer, servers, draining, stats: Stats::default() })
+        let (changed, _) = watch::channel(());
+        Arc::new(Self {
+            settings,
+            dialer,
+            servers: Mutex::default(),
+            changed,
+            draining,
+            stats: Stats::default(),
+        })
     }
 
     fn servers(&self) -> MutexGuard<'_, Servers> {
@@ -161,13 +167,13 @@ impl Agent {
     /// How many servers there are streams to.
     #[must_use]
     pub fn open_servers(&self) -> usize {
-        self.servers().connected.len()
+        self.servers().connected()
     }
 
     /// How many servers there are, as far as is known.
     #[must_use]
     pub fn known_servers(&self) -> usize {
-        let said = self.servers().count;
+        let said = self.servers().said();
         match &self.settings.count {
             CountSource::Servers => said,
             CountSource::Counted(count) => *count.borrow(),
@@ -178,7 +184,7 @@ impl Agent {
     /// The servers' names.
     #[must_use]
     pub fn server_ids(&self) -> Vec<String> {
-        self.servers().connected.iter().cloned().collect()
+        self.servers().names().cloned().collect()
     }
 
     /// Says on every stream that this agent is about to go, and connects to no server any more. Connections go on.
@@ -186,42 +192,40 @@ impl Agent {
         self.draining.send_replace(true);
     }
 
-    /// Keeps streams to the servers until dropped, on this worker thread. `seed` is for the jitter of waits.
-    pub async fn run(self: Arc<Self>, seed: u64) {
+    /// Keeps one carrier's streams to the servers until dropped, on this worker thread; the first carrier is 0. `seed`
+    /// is for the jitter of waits.
+    pub async fn run(self: Arc<Self>, carrier: usize, seed: u64) {
         let mut draining = self.draining.subscribe();
         tokio::select! {
-            () = self.clone().keep_connected(seed) => {}
+            () = self.clone().keep_connected(carrier, seed) => {}
             _ = draining.wait_for(|draining| *draining) => {}
         }
         // Streams are in tasks of their own.
         std::future::pending::<()>().await;
     }
 
-    async fn keep_connected(self: Arc<Self>, seed: u64) {
-        // A stream that ends says so; at most one message for each.
-        const ENDED_MAX: usize = 64;
-        let (ended, mut endings) = mpsc::channel::<()>(ENDED_MAX);
+    async fn keep_connected(self: Arc<Self>, carrier: usize, seed: u64) {
+        let mut changes = self.changed.subscribe();
         let settings = &self.settings;
         let mut pace =
             Pace::new(settings.sync_interval, settings.sync_interval_cap, Rng::new(seed));
         let mut failures = BTreeMap::new();
         let mut counted = settings.count.receiver();
         loop {
-            if !self.wants_more() {
+            if !self.wants_more(carrier) {
                 tokio::select! {
-                    // A stream has ended.
-                    _ = endings.recv() => {}
+                    // A stream has come or gone.
+                    _ = changes.changed() => {}
                     () = changed(&mut counted) => {}
                 }
                 continue;
             }
-            let wait = match session::connect(&self).await {
+            let wait = match session::connect(&self, carrier).await {
                 Ok(Attempt::New(session)) => {
                     failures.clear();
-                    let (agent, ended) = (self.clone(), ended.clone());
+                    let agent = self.clone();
                     drop(net::task::spawn_local("tunnel session", async move {
                         session.run(&agent, agent.dialer.clone()).await;
-                        let _ = ended.try_send(());
                     }));
                     pace.succeeded()
                 }
@@ -251,18 +255,23 @@ impl Agent {
         }
     }
 
-    fn wants_more(&self) -> bool {
-        self.settings.sync_forever || self.open_servers() < self.known_servers()
+    fn wants_more(&self, carrier: usize) -> bool {
+        let forever = self.settings.sync_forever && carrier == 0;
+        let known = self.known_servers();
+        forever || self.servers().wants_more(carrier, known)
     }
 
-    /// Notes a server; whether there was no stream to it.
-    fn enter(&self, server: &str, count: usize) -> bool {
-        let mut servers = self.servers();
-        servers.count = count.max(1);
-        servers.connected.insert(server.to_owned())
+    /// Notes a server, which says how many there are; whether this carrier had no stream to it, and may have one.
+    fn enter(&self, server: &str, count: usize, ours: bool, carrier: usize) -> bool {
+        let entered = self.servers().enter(server, count, ours, carrier);
+        if entered {
+            self.changed.send_replace(());
+        }
+        entered
     }
 
-    fn leave(&self, server: &str) {
-        self.servers().connected.remove(server);
+    fn leave(&self, server: &str, carrier: usize) {
+        self.servers().leave(server, carrier);
+        self.changed.send_replace(());
     }
 }

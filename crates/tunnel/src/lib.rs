@@ -25,3 +25,5 @@ pub mod stats;
 const FEATURES_FIELD: &str = "cloverleaf-tunnel";
 /// What they can do then: credit for each connection, and half-close.
 const FEATURES: &str = "1";
+/// By this field, a number of the agent's own, a server of ours knows which streams are carriers of the same agent.
+const AGENT_FIELD: &str = "cloverleaf-agent";

@@ -163,6 +163,10 @@ pub(crate) struct AgentArgs {
     /// Where the way to the metrics is shown
     #[arg(long, value_name = "PORT", default_value_t = 8094)]
     pub(crate) admin_server_port: u16,
+    /// How many connections to hold to each server of ours
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) carriers: u16,
     /// Speak the original's wire alone, also with a server of ours
     #[arg(long)]
     pub(crate) no_extensions: bool,

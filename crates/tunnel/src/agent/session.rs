@@ -21,7 +21,7 @@ use crate::carrier::{Carrier, CarrierError};
 use crate::grpc::{self, PacketReader};
 use crate::link::{Flow, Side};
 use crate::packet::{Message, Packet};
-use crate::{FEATURES, FEATURES_FIELD, http2};
+use crate::{AGENT_FIELD, FEATURES, FEATURES_FIELD, http2};
 
 /// TCP and TLS together, and then as long again for HTTP/2 and the server's word.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -86,6 +86,8 @@ pub(crate) enum Attempt<S> {
 /// One stream.
 pub(crate) struct Session<S> {
     server: String,
+    /// Which of the agent's carriers this is.
+    number: usize,
     flow: Flow,
     /// Runs the connection; nothing moves without it.
     connection: Connection<S>,
@@ -94,9 +96,9 @@ pub(crate) struct Session<S> {
 }
 
 /// Connects to whatever server is behind the address. Dropped, the connection is closed.
-pub(super) async fn connect(agent: &Agent) -> Result<Attempt<Io>, ConnectError> {
+pub(super) async fn connect(agent: &Agent, carrier: usize) -> Result<Attempt<Io>, ConnectError> {
     let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(agent)).await;
-    begin(agent, opened.map_err(|_| ConnectError::Timeout)??).await
+    begin(agent, opened.map_err(|_| ConnectError::Timeout)??, carrier).await
 }
 
 async fn open(agent: &Agent) -> Result<Io, ConnectError> {
@@ -110,15 +112,19 @@ async fn open(agent: &Agent) -> Result<Io, ConnectError> {
 }
 
 /// Begins a stream on a connection to a server. Dropped, the connection is closed.
-pub(crate) async fn begin<S>(agent: &Agent, io: S) -> Result<Attempt<S>, ConnectError>
+pub(crate) async fn begin<S>(
+    agent: &Agent,
+    io: S,
+    carrier: usize,
+) -> Result<Attempt<S>, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let begun = tokio::time::timeout(CONNECT_TIMEOUT, speak(agent, io)).await;
+    let begun = tokio::time::timeout(CONNECT_TIMEOUT, speak(agent, io, carrier)).await;
     begun.map_err(|_| ConnectError::Timeout)?
 }
 
-async fn speak<S>(agent: &Agent, io: S) -> Result<Attempt<S>, ConnectError>
+async fn speak<S>(agent: &Agent, io: S, carrier: usize) -> Result<Attempt<S>, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -135,14 +141,14 @@ where
     let (server, count) = said(answer.status(), answer.headers())?;
     let ours = answer.headers().get(FEATURES_FIELD).is_some_and(|value| value == FEATURES);
     let flow = if ours { Flow::Credit } else { Flow::Buffered };
-    if !agent.enter(&server, count) {
+    if !agent.enter(&server, count, ours, carrier) {
         drop(send);
         leave(connection, out, answer.into_body()).await;
         return Ok(Attempt::Known(server));
     }
-    tracing::info!(server, servers = count, ?flow, "a stream to a server");
+    tracing::info!(server, servers = count, carrier, ?flow, "a stream to a server");
     let incoming = answer.into_body();
-    Ok(Attempt::New(Box::new(Session { server, flow, connection, out, incoming })))
+    Ok(Attempt::New(Box::new(Session { server, number: carrier, flow, connection, out, incoming })))
 }
 
 /// Ends a stream in order that has only just begun.
@@ -196,6 +202,7 @@ fn request(agent: &Agent) -> Result<http::Request<()>, ConnectError> {
     }
     if settings.extensions {
         fields.insert(FEATURES_FIELD, HeaderValue::from_static(FEATURES));
+        fields.insert(AGENT_FIELD, HeaderValue::from(agent.settings.process));
     }
     let authority = settings.server.to_string();
     grpc::request(grpc::CONNECT, &authority, fields).ok_or(ConnectError::Field("the server's name"))
@@ -228,7 +235,7 @@ fn said(status: http::StatusCode, fields: &HeaderMap) -> Result<(String, usize),
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Serves the stream until it ends. Dropped, it is closed, and its connections with it.
     pub(crate) async fn run(self, agent: &Arc<Agent>, targets: impl Targets) {
-        let Self { server, flow, mut connection, mut out, incoming } = self;
+        let Self { server, number, flow, mut connection, mut out, incoming } = self;
         let round_trip = http2::RoundTrip::default();
         let carrier = Carrier::new(Side::Agent, flow, round_trip.clone());
         // Originals do not like to be asked often, and their streams have no credit.
@@ -236,7 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             keepalive: agent.settings.keepalive,
             round_trip: (flow == Flow::Credit).then_some(round_trip),
         };
-        let _present = Present { agent, server: &server, carrier: &carrier };
+        let _present = Present { agent, server: &server, number, carrier: &carrier };
         let pings = connection.ping_pong();
         let mut packets = PacketReader::new(incoming);
         let mut draining = agent.draining.subscribe();
@@ -285,12 +292,13 @@ async fn say_when_draining(draining: &mut watch::Receiver<bool>, carrier: &Carri
 struct Present<'a> {
     agent: &'a Agent,
     server: &'a str,
+    number: usize,
     carrier: &'a Carrier,
 }
 
 impl Drop for Present<'_> {
     fn drop(&mut self) {
-        self.agent.leave(self.server);
+        self.agent.leave(self.server, self.number);
         self.carrier.end("the server has gone");
     }
 }

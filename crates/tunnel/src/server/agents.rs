@@ -16,7 +16,7 @@ use crate::http2::RoundTrip;
 use crate::identifiers::Identifiers;
 use crate::link::{Flow, Side};
 use crate::packet::{Message, Packet};
-use crate::{FEATURES, FEATURES_FIELD};
+use crate::{AGENT_FIELD, FEATURES, FEATURES_FIELD};
 
 /// The longest name of an agent.
 const AGENT_ID_BYTES_MAX: usize = 1024;
@@ -27,6 +27,8 @@ pub(super) struct Hello {
     pub(super) id: String,
     pub(super) identifiers: Identifiers,
     pub(super) flow: Flow,
+    /// Which agent of ours this is, for those that have several carriers.
+    pub(super) process: Option<u64>,
 }
 
 /// Serves one call of an agent until it ends. Dropped, its connections are closed.
@@ -48,7 +50,7 @@ pub(super) async fn serve(
     head.headers_mut().extend(our_fields(&hub, hello.flow));
     let Ok(mut out) = respond.send_response(head, false) else { return };
     let carrier = Carrier::new(Side::Server, hello.flow, round_trip);
-    let backend = Backend::new(carrier.clone());
+    let backend = Backend::new(carrier.clone(), hello.process);
     let number = hub.add(hello.id.clone(), hello.identifiers.clone(), backend.clone());
     let _present = Present { hub: &hub, number, backend: &backend };
     tracing::info!(
@@ -153,7 +155,8 @@ fn hello(fields: &HeaderMap) -> Result<Hello, &'static str> {
     };
     let ours = fields.get(FEATURES_FIELD).is_some_and(|value| value == FEATURES);
     let flow = if ours { Flow::Credit } else { Flow::Buffered };
-    Ok(Hello { id, identifiers, flow })
+    let process = fields.get(AGENT_FIELD).and_then(|number| number.to_str().ok()?.parse().ok());
+    Ok(Hello { id, identifiers, flow, process })
 }
 
 async fn receive(

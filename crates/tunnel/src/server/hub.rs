@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use balance::Rng;
@@ -50,6 +51,10 @@ pub(super) struct Backend {
     pub(super) carrier: Arc<Carrier>,
     dials: Mutex<Dials>,
     pub(super) since: Instant,
+    /// Whose carrier it is, where that agent may have several.
+    process: Option<u64>,
+    /// Where its packets are sent and received.
+    thread: ThreadId,
 }
 
 #[derive(Debug, Default)]
@@ -60,8 +65,17 @@ struct Dials {
 }
 
 impl Backend {
-    pub(super) fn new(carrier: Arc<Carrier>) -> Arc<Self> {
-        Arc::new(Self { carrier, dials: Mutex::default(), since: Instant::now() })
+    /// A new stream's, on the thread that serves it.
+    pub(super) fn new(carrier: Arc<Carrier>, process: Option<u64>) -> Arc<Self> {
+        let thread = std::thread::current().id();
+        let since = Instant::now();
+        Arc::new(Self { carrier, dials: Mutex::default(), since, process, thread })
+    }
+
+    /// How little it is liked for a connection of this thread: another thread has to be woken for each packet.
+    fn distance(&self) -> (bool, usize) {
+        let foreign = self.thread != std::thread::current().id();
+        (foreign, self.carrier.connections())
     }
 
     fn dials(&self) -> MutexGuard<'_, Dials> {
@@ -272,7 +286,8 @@ impl Hub {
         let backend = {
             let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
             let registry = self.registry();
-            registry.pick(&self.settings.strategies, &address, &mut rng).cloned()
+            let picked = registry.pick(&self.settings.strategies, &address, &mut rng);
+            picked.map(|picked| nearest_carrier(&registry, picked))
         };
         let backend = backend.ok_or(DialError::NoAgent)?;
         let pending = backend.dial(protocol, address)?;
@@ -285,6 +300,18 @@ impl Hub {
             }
         }
     }
+}
+
+/// Of all carriers of the agent that was picked the nearest that is not about to go.
+fn nearest_carrier(registry: &Registry<Arc<Backend>>, picked: &Arc<Backend>) -> Arc<Backend> {
+    if picked.process.is_none() {
+        return picked.clone();
+    }
+    let lively = registry.all().filter(|(.., draining, _)| !draining).map(|(.., backend)| backend);
+    let nearest = lively
+        .filter(|backend| backend.process == picked.process)
+        .min_by_key(|backend| backend.distance());
+    nearest.unwrap_or(picked).clone()
 }
 
 /// An agent's stream, for people.

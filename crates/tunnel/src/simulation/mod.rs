@@ -120,6 +120,7 @@ fn agent(name: usize, ours: bool) -> Arc<Agent> {
         sync_forever: false,
         count: CountSource::Servers,
         keepalive: Duration::from_secs(30),
+        process: 1,
         extensions: ours,
     };
     Agent::new(settings, Dialer::default())
@@ -137,7 +138,7 @@ async fn keep_connected(world: Rc<World>, agent: Arc<Agent>, breaks: bool) {
                 relays.iter().for_each(AbortHandle::abort);
             }
         });
-        match session::begin(&agent, near).await {
+        match session::begin(&agent, near, 0).await {
             Ok(Attempt::New(session)) => session.run(&agent, Simulated::new(world.rng())).await,
             Ok(Attempt::Known(_)) | Err(_) => {}
         }

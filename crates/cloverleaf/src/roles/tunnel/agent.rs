@@ -67,6 +67,7 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
             } else {
                 args.common.keepalive_time
             },
+            process: random(),
             extensions: !args.no_extensions,
         };
         serve(args, settings, leases, &mut signals).await?;
@@ -91,11 +92,14 @@ async fn serve(
         settings.server
     );
     let agent = Agent::new(settings, Dialer::default());
-    let workers = Workers::start(1).context("starting a worker thread")?;
-    let running = agent.clone();
-    let seed = random();
-    let job = Box::new(move || drop(net::task::spawn_local("agent", running.run(seed))));
-    workers.run(0, job).await?;
+    let carriers = usize::from(if args.no_extensions { 1 } else { args.carriers });
+    let threads = carriers.min(std::thread::available_parallelism().map_or(1, usize::from));
+    let workers = Workers::start(threads).context("starting a worker thread")?;
+    for carrier in 0..carriers {
+        let (running, seed) = (agent.clone(), random());
+        let job = move || drop(net::task::spawn_local("agent", running.run(carrier, seed)));
+        workers.run(carrier % threads, Box::new(job)).await?;
+    }
     start_pages(health_socket, health_pages(&agent, leases));
     let metrics_port = args.health_server_port;
     let moved: Pages = Arc::new(move |path, _| match path {

@@ -109,7 +109,7 @@ mod tests {
 
     fn hello(id: &str, identifiers: &str) -> Hello {
         let identifiers = Identifiers::parse(identifiers).unwrap();
-        Hello { id: id.to_owned(), identifiers, flow: Flow::Buffered }
+        Hello { id: id.to_owned(), identifiers, flow: Flow::Buffered, process: None }
     }
 
     fn one() -> AgentRule {
