@@ -11,10 +11,14 @@ use testkit::{Authority, wait_until};
 const OPEN: &str = "konnectivity_network_proxy_agent_open_server_connections";
 const KNOWN: &str = "konnectivity_network_proxy_agent_known_server_count";
 
+/// A connection to a backend, and the bytes that it brought.
+type Carried = (TcpStream, Arc<AtomicUsize>);
+
 /// A load balancer for TCP: each connection goes to one of the backends, by a chance that does not know the others.
 struct Balancer {
     address: SocketAddr,
     backends: Arc<Mutex<Vec<SocketAddr>>>,
+    carried: Arc<Mutex<Vec<Carried>>>,
 }
 
 impl Balancer {
@@ -23,6 +27,8 @@ impl Balancer {
         let address = listener.local_addr().unwrap();
         let backends = Arc::new(Mutex::new(backends));
         let (behind, next) = (backends.clone(), AtomicUsize::new(0));
+        let carried = Arc::new(Mutex::new(Vec::new()));
+        let note = carried.clone();
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { return };
@@ -32,11 +38,23 @@ impl Balancer {
                 let chosen = all[(number >> 13) % all.len()];
                 let Ok(server) = TcpStream::connect(chosen) else { continue };
                 let (back, forth) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || carry(client, server));
-                std::thread::spawn(move || carry(forth, back));
+                let counted = Arc::new(AtomicUsize::new(0));
+                note.lock().unwrap().push((server.try_clone().unwrap(), counted.clone()));
+                std::thread::spawn(move || carry(client, server, &AtomicUsize::new(0)));
+                std::thread::spawn(move || carry(forth, back, &counted));
             }
         });
-        Self { address, backends }
+        Self { address, backends, carried }
+    }
+
+    /// How much each connection has brought so far.
+    fn brought(&self) -> Vec<usize> {
+        let all = self.carried.lock().unwrap();
+        all.iter().map(|(_, bytes)| bytes.load(Ordering::Relaxed)).collect()
+    }
+
+    fn cut(&self, index: usize) {
+        self.carried.lock().unwrap()[index].0.shutdown(Shutdown::Both).unwrap();
     }
 
     fn set(&self, backends: Vec<SocketAddr>) {
@@ -44,9 +62,10 @@ impl Balancer {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream) {
+fn carry(mut from: TcpStream, mut to: TcpStream, counted: &AtomicUsize) {
     let mut buffer = vec![0; 65_536];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
+        counted.fetch_add(count, Ordering::Relaxed);
         if to.write_all(&buffer[..count]).is_err() {
             break;
         }
@@ -159,4 +178,50 @@ fn an_agent_that_drains_says_so_to_every_server() {
     }
     // It connects to nobody any more, not even to a server that comes back.
     assert_eq!(old.metric(OPEN), 2.0);
+}
+
+#[test]
+fn an_agent_with_several_carriers_uses_them_all_and_mends_one_that_breaks() {
+    const CARRIERS: &str =
+        "konnectivity_network_proxy_server_grpc_connections{service_method=\"Connect\"}";
+    const BYTES: usize = 20_000;
+    // One thread, so that no carrier is nearer than another.
+    let server = Tunnel::server("http-connect", &["--workers=1"]);
+    let balancer = Balancer::new(addresses(&[&server]));
+    let port = format!("--proxy-server-port={}", balancer.address.port());
+    let agent = server.agent(&[&port, "--carriers=3"]);
+    assert!(wait_until(WITHIN, || server.metric(CARRIERS) == 3.0));
+    assert_eq!((agent.metric(OPEN), agent.metric(KNOWN)), (1.0, 1.0));
+
+    let before = balancer.brought();
+    let mut open: Vec<_> = (0..6).map(|_| server.connected(echo())).collect();
+    let payload = vec![7; BYTES];
+    for stream in &mut open {
+        stream.write_all(&payload).unwrap();
+        let mut back = vec![0; BYTES];
+        stream.read_exact(&mut back).unwrap();
+    }
+    // Two connections each.
+    for (before, after) in before.iter().zip(balancer.brought()) {
+        let each = after - before;
+        assert!((2 * BYTES..3 * BYTES).contains(&each), "{each}");
+    }
+
+    balancer.cut(1);
+    let alive =
+        |open: &mut Vec<_>| open.iter_mut().filter_map(|stream| round_trip(stream).ok()).count();
+    assert!(wait_until(WITHIN, || server.metric(CARRIERS) == 2.0 || balancer.brought().len() > 3));
+    assert_eq!(alive(&mut open), 4);
+    assert!(wait_until(WITHIN, || server.metric(CARRIERS) == 3.0));
+    assert_eq!(agent.metric(OPEN), 1.0);
+    serves(&server);
+}
+
+#[test]
+fn an_agent_without_extensions_has_one_carrier() {
+    let (server, agent) = Tunnel::with_agent("http-connect", &["--carriers=3", "--no-extensions"]);
+    assert_eq!(agent.metric(OPEN), 1.0);
+    let streams = "konnectivity_network_proxy_server_ready_backend_connections";
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(server.metric(streams), 1.0);
 }
