@@ -24,6 +24,7 @@ mod signatures;
 mod sni;
 mod spiffe;
 mod stream;
+mod suites;
 mod termination;
 mod verify;
 mod verify_client;
@@ -37,4 +38,5 @@ pub use mutual::{
 pub use names::ClientNames;
 pub use spiffe::{ID_BYTES_MAX, SpiffePattern};
 pub use stream::{Protocol, ServerStream};
+pub use suites::{CipherSuites, SuitesError};
 pub use termination::Termination;

@@ -17,6 +17,7 @@ use crate::leaf::Leaf;
 use crate::pem::{self, Complaint};
 use crate::provider;
 use crate::sni::SniTable;
+use crate::suites::CipherSuites;
 
 /// TLS 1.3 tickets sent after a handshake. Each costs a sealing and some 200 bytes; a client that resumes
 /// gets a new one with every connection.
@@ -63,6 +64,18 @@ impl Termination {
     /// # Errors
     /// All that is wrong, with the place of the certificate it is wrong with, and the warnings beside it.
     pub fn load(termination: &TlsTermination, versions: HttpVersions) -> Result<Self, Diagnostics> {
+        Self::load_with(termination, versions, &CipherSuites::default())
+    }
+
+    /// The same with these cipher suites alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_with(
+        termination: &TlsTermination,
+        versions: HttpVersions,
+        suites: &CipherSuites,
+    ) -> Result<Self, Diagnostics> {
         let mut loading = Loading::default();
         loading.domains.push(ClientDomain::default());
         for (index, certificate) in termination.certificates.iter().enumerate() {
@@ -79,7 +92,8 @@ impl Termination {
         let table = Arc::new(table);
         let uniform = termination.first_is_default && domains.len() == 1;
         let served = |domain: ClientDomain| {
-            let config = Arc::new(server_config(termination, versions, &table, &domain));
+            let offered = (termination, versions, suites);
+            let config = Arc::new(server_config(offered, &table, &domain));
             Served { domain, config }
         };
         let domains = domains.into_iter().map(served).collect();
@@ -214,15 +228,14 @@ fn pattern(name: &str) -> Option<HostPattern> {
 }
 
 fn server_config(
-    termination: &TlsTermination,
-    versions: HttpVersions,
+    (termination, versions, suites): (&TlsTermination, HttpVersions, &CipherSuites),
     table: &Arc<SniTable>,
     domain: &ClientDomain,
 ) -> ServerConfig {
     let tls_versions = provider::versions(termination.min_version);
-    let builder = ServerConfig::builder_with_provider(provider::provider())
+    let builder = ServerConfig::builder_with_provider(suites.provider())
         .with_protocol_versions(tls_versions)
-        .expect("aws-lc-rs has cipher suites for both versions");
+        .expect("there are cipher suites for both versions");
     let builder = match &domain.0 {
         None => builder.with_no_client_auth(),
         Some(domain) => builder.with_client_cert_verifier(domain.verifier.clone()),

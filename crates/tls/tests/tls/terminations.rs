@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use cloverleaf_tls::{AcceptErrorKind, Protocol, Termination};
+use cloverleaf_tls::{AcceptErrorKind, CipherSuites, Protocol, Termination};
 use model::{Diagnostics, HostName, HostPattern, HttpVersions, PemSource, TlsVersion};
 use testkit::certs::Wanted;
 use testkit::client::Tls;
@@ -254,6 +254,28 @@ fn the_lowest_version_is_kept() {
     let (address, handle) = listen(server, 1);
     assert!(Client::try_connect_tls(address, only_1_2).is_err());
     assert_eq!(handle.join().unwrap(), [Err(AcceptErrorKind::NoSharedVersion)]);
+}
+
+#[test]
+fn cipher_suites_that_are_named_are_the_only_ones_of_tls_1_2() {
+    let authority = Authority::new();
+    let issued = authority.server(&["a.test"]);
+    let described = termination(&[&issued], TlsVersion::V1_2);
+    let with = |name: &str| {
+        let suites = CipherSuites::named([name].into_iter()).unwrap();
+        Termination::load_with(&described, HttpVersions::All, &suites).unwrap()
+    };
+    let any = Tls::trusting(authority.pem(), "a.test");
+    let only_1_2 = Tls { only_1_2: true, ..any };
+    let (address, handle) = listen(with("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"), 1);
+    assert_eq!(greeting(Client::connect_tls(address, only_1_2)), "http/1 a.test full");
+    handle.join().unwrap();
+    // The certificate's key is of another kind: only TLS 1.3 is left.
+    let (address, handle) = listen(with("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"), 2);
+    assert!(Client::try_connect_tls(address, only_1_2).is_err());
+    assert_eq!(greeting(Client::connect_tls(address, any)), "http/1 a.test full");
+    let ended = handle.join().unwrap();
+    assert!(ended.contains(&Err(AcceptErrorKind::NoSharedCipher)), "{ended:?}");
 }
 
 /// A hello of TLS 1.0 as OpenSSL 1.0 sent it, without extensions.
