@@ -4,6 +4,7 @@
 
 mod duration;
 mod tunnel;
+pub(crate) mod tunnel_file;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -229,7 +230,7 @@ pub(crate) struct EchoArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// The files: of gateways, or the proxy.conf of a mesh, by its ending
+    /// The files: of gateways, of tunnels, or the proxy.conf of a mesh, by its ending
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// How to print

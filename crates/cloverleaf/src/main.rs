@@ -14,8 +14,6 @@ mod source;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -23,8 +21,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse_from(cli::arguments(std::env::args_os()));
-    match dispatch(cli) {
+    let cli = cli::tunnel_file::parse(cli::arguments(std::env::args_os()));
+    match cli.map_err(|wrong| UsageError(wrong.to_string()).into()).and_then(dispatch) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("cloverleaf: {error:#}");

@@ -9,6 +9,7 @@
 mod agents;
 mod context;
 mod decode;
+mod flags;
 mod keys;
 mod overrides;
 mod reference;
@@ -23,6 +24,7 @@ mod watch;
 mod write;
 
 pub use agents::load_agent_policy;
+pub use flags::{FlagSection, Setting, load_flags, parse_flags};
 pub use overrides::Overrides;
 pub use reference::reference_markdown;
 pub use schema::json_schema;

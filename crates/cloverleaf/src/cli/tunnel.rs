@@ -5,6 +5,7 @@
 mod cluster;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -92,22 +93,16 @@ pub(crate) struct ServerArgs {
     /// The lowest version of TLS: VersionTLS12 or VersionTLS13
     #[arg(long, value_name = "VERSION", default_value = "")]
     pub(crate) tls_min_version: String,
+    /// Cipher suites of TLS 1.2, by Go's names, between commas [default: all]
+    #[arg(long, value_name = "NAMES", default_value = "")]
+    pub(crate) cipher_suites: String,
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
     #[command(flatten)]
     pub(crate) cluster: ServerClusterArgs,
     #[command(flatten)]
-    pub(crate) absent: ServerAbsent,
-    #[command(flatten)]
     pub(crate) common: CommonArgs,
-}
-
-/// Flags of the original's server for what is not there.
-#[derive(Debug, Args)]
-pub(crate) struct ServerAbsent {
-    #[arg(long, hide = true, default_value = "")]
-    pub(crate) cipher_suites: String,
 }
 
 /// As [`ServerArgs`].
@@ -190,6 +185,9 @@ pub(crate) struct AgentAbsent {
 /// Flags that both ends have.
 #[derive(Debug, Args)]
 pub(crate) struct CommonArgs {
+    /// A YAML file with flags as keys in camelCase; what stands here goes before it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Where the admin port listens: on which address
     #[arg(long, value_name = "IP", value_parser = address, default_value = "127.0.0.1")]
     pub(crate) admin_bind_address: Address,

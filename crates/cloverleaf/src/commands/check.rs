@@ -1,7 +1,8 @@
 //! `cloverleaf check FILE…`: everything that is wrong with a file, or what it would serve.
 //!
 //! Goes as far as a gateway does before it binds: certificates are read, matchers compiled, and so are the files of a
-//! mesh that the file names. A file whose name ends in `.conf` is the `proxy.conf` of a mesh.
+//! mesh that the file names. A file whose name ends in `.conf` is the `proxy.conf` of a mesh, one
+//! with a section for an end of a tunnel is a tunnel's.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,7 +16,8 @@ use model::{Action, Diagnostic, Diagnostics, Place, Rule, Snapshot};
 use serde_json::{Value, json};
 
 use super::{diagnostics_json, print};
-use crate::cli::{CheckArgs, Output};
+use crate::cli::{CheckArgs, Cli, Command, Output, TunnelCommand, tunnel_file};
+use crate::roles;
 
 /// Checks all files; exit code 2 where one has an error.
 pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
@@ -45,6 +47,8 @@ enum Serves {
     Nothing,
     Gateway(Box<Config>),
     Mesh(Box<Files>),
+    /// Its sections.
+    Tunnel(Vec<&'static str>),
 }
 
 impl Serves {
@@ -52,6 +56,7 @@ impl Serves {
         match self {
             Self::Nothing => Value::Null,
             Self::Gateway(config) => config::snapshot_json(&config.snapshot),
+            Self::Tunnel(ends) => json!({ "sections": ends }),
             Self::Mesh(files) => json!({
                 "hosts": files.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "clusterPorts": files.settings.cluster_ports.to_string(),
@@ -72,7 +77,14 @@ struct Checked {
 
 fn check(file: &Path) -> Checked {
     let is_conf = file.extension().is_some_and(|e| e.eq_ignore_ascii_case("conf"));
-    let (serves, found) = if is_conf { mesh(file) } else { gateway(file) };
+    let (serves, found) = if is_conf {
+        mesh(file)
+    } else {
+        match tunnel_file::check(file) {
+            Some(sections) => tunnel(file, sections),
+            None => gateway(file),
+        }
+    };
     Checked { serves: serves.unwrap_or(Serves::Nothing), found }
 }
 
@@ -88,6 +100,36 @@ fn mesh_files(proxy_conf: &Path) -> (Files, Diagnostics) {
     let (files, mut found) = Files::read(proxy_conf, None, &read_file);
     let _ = Secured::first(proxy_conf, &files, &mut found);
     (files, found)
+}
+
+/// What a tunnel's ends make of their sections of a file, with all that they name.
+fn tunnel(file: &Path, sections: Result<Vec<Cli>, Diagnostics>) -> (Option<Serves>, Diagnostics) {
+    let sections = match sections {
+        Ok(sections) => sections,
+        Err(found) => return (None, found),
+    };
+    let mut found = Diagnostics::default();
+    let mut ends = Vec::new();
+    for section in sections {
+        let (end, of_section) = match &section.command {
+            Command::Tunnel(TunnelCommand::Server(args)) => {
+                ("tunnelServer", roles::tunnel::check_server(args))
+            }
+            Command::Tunnel(TunnelCommand::Agent(args)) => {
+                ("tunnelAgent", roles::tunnel::check_agent(args))
+            }
+            _ => continue,
+        };
+        ends.push(end);
+        found.0.extend(of_section.0.into_iter().map(|mut one| {
+            // Flags have no place of their own.
+            if one.place == Place::whole(end) {
+                one.place = Place::whole(file.display().to_string());
+            }
+            one
+        }));
+    }
+    (Some(Serves::Tunnel(ends)).filter(|_| !found.has_errors()), found)
 }
 
 /// The configuration of a file, if a gateway would serve it.
@@ -136,6 +178,9 @@ fn describe(file: &Path, checked: &Checked) -> String {
     match serves {
         Serves::Nothing => {}
         Serves::Gateway(config) => self::serves(&mut out, &config.snapshot, RULES_SHOWN_MAX),
+        Serves::Tunnel(ends) => {
+            let _ = writeln!(out, "sections: {}", ends.join(", "));
+        }
         Serves::Mesh(files) => {
             let (hosts, mappings) = (files.hosts.len(), files.mappings.len());
             let _ = writeln!(out, "mesh: {}, {}", count(hosts, "host"), count(mappings, "mapping"));

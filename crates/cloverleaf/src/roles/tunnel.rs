@@ -14,8 +14,8 @@ mod server;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-pub(crate) use agent::run as agent;
-pub(crate) use server::run as server;
+pub(crate) use agent::{check as check_agent, run as agent};
+pub(crate) use server::{check as check_server, run as server};
 
 use crate::UsageError;
 use crate::cli::{Address, CommonAbsent};

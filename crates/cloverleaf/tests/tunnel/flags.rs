@@ -29,6 +29,17 @@ fn what_is_wrong_is_named() {
             &["--proxy-strategies", "nearest", "destHost"],
         ),
         (&["server", "--tls-min-version=VersionTLS10"], &["--tls-min-version", "VersionTLS12"]),
+        (
+            &[
+                "server",
+                "--uds-name=/x",
+                "--server-port=0",
+                "--cluster-cert=a",
+                "--cluster-key=b",
+                "--cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_FAST",
+            ],
+            &["--cipher-suites", "TLS_FAST"],
+        ),
         (&["server", "--keepalive-time=1 hour"], &["keepalive-time", "1h2m3s"]),
         (
             &[

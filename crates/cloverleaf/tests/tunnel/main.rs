@@ -4,6 +4,7 @@
 mod agents;
 mod certificates;
 mod dead;
+mod file;
 mod flags;
 mod grpc;
 mod http_connect;

@@ -140,6 +140,16 @@ impl Front {
     }
 }
 
+/// Adds flags. Where a file is among them, what it is to say is not said on the command line, which goes before it.
+fn extend(arguments: &mut Vec<String>, more: &[&str]) {
+    const OF_THE_FILE: [&str; 6] =
+        ["--mode=", "--cluster-", "--agent-cert=", "--agent-key=", "--ca-cert=", "--sync-"];
+    if more.iter().any(|flag| flag.starts_with("--config=")) {
+        arguments.retain(|flag| !OF_THE_FILE.iter().any(|name| flag.starts_with(name)));
+    }
+    arguments.extend(more.iter().map(|flag| (*flag).to_owned()));
+}
+
 /// An agent that runs.
 pub(crate) struct Agent {
     pub(crate) process: Process,
@@ -191,7 +201,7 @@ impl Tunnel {
         flag("health-bind-address", &"127.0.0.1");
         flag("admin-port", &admin);
         flag("v", &5);
-        arguments.extend(more.iter().map(|flag| (*flag).to_owned()));
+        extend(&mut arguments, more);
         let server = Process::start(dir.path(), "server", &arguments);
         let tunnel = Self {
             server,
@@ -265,7 +275,7 @@ impl Tunnel {
         flag("sync-interval", &"100ms");
         flag("sync-interval-cap", &"200ms");
         flag("v", &5);
-        arguments.extend(more.iter().map(|flag| (*flag).to_owned()));
+        extend(&mut arguments, more);
         let number = self.agents.fetch_add(1, Ordering::Relaxed);
         let process = Process::start(self.dir.path(), &format!("agent{number}"), &arguments);
         Agent { process, health, _admin: admin }

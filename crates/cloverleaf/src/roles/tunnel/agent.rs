@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use config::Watcher;
 use hyper::StatusCode;
 use kubernetes::servers::CountStats;
-use model::{HostName, Target};
+use model::{Diagnostic, Diagnostics, HostName, Place, Target};
 use net::dial::Dialer;
 use net::worker::Workers;
 use tunnel::agent::{Agent, Settings, Token};
@@ -26,14 +26,37 @@ use crate::roles::signals::Signals;
 /// A token's file is a few KiB.
 const TOKEN_BYTES_MAX: u64 = 64 * 1024;
 
+/// What the flags come to.
+struct Plan {
+    server: Target,
+    identifiers: Identifiers,
+    shown: Shown,
+}
+
+impl Plan {
+    fn new(args: &AgentArgs) -> Result<Self, UsageError> {
+        args.common.absent.check()?;
+        let identifiers = Identifiers::parse(&args.agent_identifiers)
+            .map_err(|error| UsageError(format!("flag --agent-identifiers: {error}")))?;
+        Ok(Self { server: server(args)?, identifiers, shown: shown(args)? })
+    }
+}
+
+/// What is wrong with the flags and with the files that they name, and warnings beside it; nothing is connected to.
+pub(crate) fn check(args: &AgentArgs) -> Diagnostics {
+    match Plan::new(args).map(|plan| plan.shown.load()) {
+        Ok(Ok(loaded)) => loaded.warnings().clone(),
+        Ok(Err(wrong)) => wrong,
+        Err(wrong) => {
+            Diagnostics(vec![Diagnostic::error(Place::whole("tunnelAgent"), "", wrong.0)])
+        }
+    }
+}
+
 /// Serves until told twice to stop: the first time it only says so to the servers. Exit code 2 where the flags are not
 /// valid, 1 where something cannot be had.
 pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
-    args.common.absent.check()?;
-    let server = server(args)?;
-    let identifiers = Identifiers::parse(&args.agent_identifiers)
-        .map_err(|error| UsageError(format!("flag --agent-identifiers: {error}")))?;
-    let shown = shown(args)?;
+    let Plan { server, identifiers, shown } = Plan::new(args)?;
     // Its memory is connections: many, and small.
     net::pages::keep_small();
     crate::logging::start(args.common.verbosity >= super::VERBOSE_FROM);

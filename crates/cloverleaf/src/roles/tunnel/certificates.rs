@@ -11,7 +11,7 @@ use model::{
     Certificate, ClientVerification, Diagnostics, HttpVersions, PemSource, Place, TlsTermination,
     TlsVersion, UpstreamTls, Verification,
 };
-use tls::{ClientTls, Termination};
+use tls::{CipherSuites, ClientTls, Termination};
 
 /// A flag with a file.
 #[derive(Debug, Clone)]
@@ -36,6 +36,7 @@ pub(super) struct Served {
     pub(super) authorities: Option<Named>,
     pub(super) versions: HttpVersions,
     pub(super) min_version: TlsVersion,
+    pub(super) suites: CipherSuites,
 }
 
 impl Served {
@@ -60,7 +61,7 @@ impl Served {
             first_is_default: true,
             min_version: self.min_version,
         };
-        Termination::load(&termination, self.versions)
+        Termination::load_with(&termination, self.versions, &self.suites)
     }
 }
 

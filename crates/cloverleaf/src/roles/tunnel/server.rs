@@ -11,9 +11,9 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use config::Watcher;
 use hyper::StatusCode;
-use model::{Diagnostics, HttpVersions, TlsVersion};
+use model::{Diagnostic, Diagnostics, HttpVersions, Place, TlsVersion};
 use net::worker::Workers;
-use tls::Termination;
+use tls::{CipherSuites, Termination};
 use tokio::sync::oneshot;
 use tunnel::server::listen::{Accepting, Certificates, Clients, serve};
 use tunnel::server::{Admission, Hub, Mode, Settings, Strategy};
@@ -21,7 +21,7 @@ use tunnel::server::{Admission, Hub, Mode, Settings, Strategy};
 use super::certificates::{self, Named, Served};
 use super::cluster::{ServerCluster, ServerPlan};
 use super::pages::{self, Page, Pages};
-use super::{absent, metrics, name, policy, random, socket_address};
+use super::{metrics, name, policy, random, socket_address};
 use crate::UsageError;
 use crate::cli::ServerArgs;
 use crate::roles::lifecycle::drained;
@@ -29,6 +29,9 @@ use crate::roles::signals::{Signal, Signals};
 
 /// Who may connect to the Unix socket, as the original has it: its owner and its group.
 const SOCKET_MODE: u32 = 0o770;
+
+/// What is said of cipher suites that Go has and we do not.
+const LEFT_OUT: &str = "not offered: it is weak";
 
 /// Serves until told to stop. Exit code 2 where the flags are not valid, 1 where something cannot be had.
 pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
@@ -46,6 +49,31 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// What is wrong with the flags and with the files that they name, and warnings beside it; nothing is bound.
+pub(crate) fn check(args: &ServerArgs) -> Diagnostics {
+    let place = || Place::whole("tunnelServer");
+    let plan = match Plan::new(args) {
+        Ok(plan) => plan,
+        Err(wrong) => return Diagnostics(vec![Diagnostic::error(place(), "", wrong.0)]),
+    };
+    let mut found = Diagnostics::default();
+    for name in &plan.agents.suites.left_out {
+        found.push(Diagnostic::warning(place(), "cipherSuites", LEFT_OUT).value(name));
+    }
+    for served in [Some(&plan.agents), plan.clients.as_ref()].into_iter().flatten() {
+        match served.load() {
+            Ok(loaded) => found.0.extend(loaded.warnings().0.clone()),
+            Err(wrong) => found.0.extend(wrong.0),
+        }
+    }
+    if let Some(policy) = &args.cluster.agent_policy
+        && let Err(wrong) = config::load_agent_policy(policy.as_ref())
+    {
+        found.0.extend(wrong.0);
+    }
+    found
+}
+
 /// What the flags come to.
 struct Plan {
     settings: Settings,
@@ -57,8 +85,8 @@ struct Plan {
 
 impl Plan {
     fn new(args: &ServerArgs) -> Result<Self, UsageError> {
-        check_absent(args)?;
-        let min_version = tls_version(&args.tls_min_version)?;
+        args.common.absent.check()?;
+        let tls = Tls::new(args)?;
         let mode = match args.mode.as_str() {
             "grpc" => Mode::Grpc,
             "http-connect" => Mode::HttpConnect,
@@ -67,7 +95,7 @@ impl Plan {
                 return Err(UsageError(text));
             }
         };
-        let clients = clients(args, mode, min_version)?;
+        let clients = clients(args, mode, &tls)?;
         let pair = certificates::pair(
             ("--cluster-cert", &args.cluster_cert),
             ("--cluster-key", &args.cluster_key),
@@ -86,7 +114,7 @@ impl Plan {
             return Err(UsageError(text.to_owned()));
         }
         let versions = HttpVersions::Http2;
-        let agents = Served { certificate, key, authorities, versions, min_version };
+        let agents = tls.served((certificate, key), authorities, versions);
         Ok(Self { settings, clients, agents, cluster })
     }
 }
@@ -115,28 +143,48 @@ fn settings(args: &ServerArgs, mode: Mode) -> Result<Settings, UsageError> {
     })
 }
 
-fn check_absent(args: &ServerArgs) -> Result<(), UsageError> {
-    let flags = &args.absent;
-    absent("--cipher-suites", flags.cipher_suites.is_empty())?;
-    args.common.absent.check()
+/// What both ports have in common.
+struct Tls {
+    min_version: TlsVersion,
+    suites: CipherSuites,
 }
 
-fn tls_version(text: &str) -> Result<TlsVersion, UsageError> {
-    match text {
-        "" | "VersionTLS12" => Ok(TlsVersion::V1_2),
-        "VersionTLS13" => Ok(TlsVersion::V1_3),
-        other => Err(UsageError(format!(
-            "flag --tls-min-version: found {other:?}, expected VersionTLS12 or VersionTLS13"
-        ))),
+impl Tls {
+    fn new(args: &ServerArgs) -> Result<Self, UsageError> {
+        let min_version = match args.tls_min_version.as_str() {
+            "" | "VersionTLS12" => TlsVersion::V1_2,
+            "VersionTLS13" => TlsVersion::V1_3,
+            other => {
+                return Err(UsageError(format!(
+                    "flag --tls-min-version: found {other:?}, expected VersionTLS12 or VersionTLS13"
+                )));
+            }
+        };
+        let names: Vec<&str> = args.cipher_suites.split(',').map(str::trim).collect();
+        let names = names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>();
+        let suites = if names.is_empty() {
+            CipherSuites::default()
+        } else {
+            CipherSuites::named(names.into_iter())
+                .map_err(|error| UsageError(format!("flag --cipher-suites: {error}")))?
+        };
+        Ok(Self { min_version, suites })
+    }
+
+    fn served(
+        &self,
+        (certificate, key): (Named, Named),
+        authorities: Option<Named>,
+        versions: HttpVersions,
+    ) -> Served {
+        let Self { min_version, suites } = self;
+        let (min_version, suites) = (*min_version, suites.clone());
+        Served { certificate, key, authorities, versions, min_version, suites }
     }
 }
 
 /// What is shown to clients over TCP, and asked of them; `None` for a Unix socket, which has no TLS.
-fn clients(
-    args: &ServerArgs,
-    mode: Mode,
-    min_version: TlsVersion,
-) -> Result<Option<Served>, UsageError> {
+fn clients(args: &ServerArgs, mode: Mode, tls: &Tls) -> Result<Option<Served>, UsageError> {
     let authorities = Named::new("--server-ca-cert", &args.server_ca_cert);
     let pair = certificates::pair(
         ("--server-cert", &args.server_cert),
@@ -167,7 +215,7 @@ fn clients(
         Mode::Grpc => HttpVersions::Http2,
         Mode::HttpConnect => HttpVersions::Http1,
     };
-    Ok(Some(Served { certificate, key, authorities, versions, min_version }))
+    Ok(Some(tls.served((certificate, key), authorities, versions)))
 }
 
 /// Everything that runs.
@@ -182,6 +230,9 @@ impl Server {
     async fn start(args: &ServerArgs, plan: Plan) -> anyhow::Result<Self> {
         tracing::debug!(descriptors = net::descriptors::raise_limit(), "limit");
         let policy = args.cluster.agent_policy.as_deref().map(policy::follow).transpose()?;
+        for name in &plan.agents.suites.left_out {
+            tracing::warn!(name, "a cipher suite is {LEFT_OUT}");
+        }
         let agents = certificates(&plan.agents, "agents' port")?;
         let clients = plan.clients.as_ref().map(|served| certificates(served, "clients' port"));
         let clients = clients.transpose()?;
