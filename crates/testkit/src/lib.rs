@@ -1,6 +1,6 @@
 //! For tests only: what surrounds the program, made so that a test reads as what happens.
 //!
-//! The real program as a process ([`process`]), certificates ([`certs`]), raw clients that send and see
+//! The real program as a process ([`process`], [`running`]), certificates ([`certs`]), raw clients that send and see
 //! every byte ([`client`]), steady load ([`load`]), upstreams that misbehave on command ([`upstream`]), a load
 //! balancer for TCP ([`balancer`]), a server that answers what was asked ([`answering`]), and a real Kubernetes
 //! ([`kubernetes`]) with Helm ([`helm`]). Plain threads and blocking sockets, no runtime:
@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod netns;
 pub mod ports;
 pub mod process;
+pub mod running;
 pub mod upstream;
 pub mod wait;
 mod wire;
@@ -36,5 +37,6 @@ pub use load::{Load, Target, Work};
 pub use netns::{Isolated, Network};
 pub use ports::Port;
 pub use process::{Cloverleaf, ConfigBy, Gateway};
+pub use running::Running;
 pub use upstream::{Step, Upstream};
 pub use wait::wait_until;

@@ -1,4 +1,4 @@
-//! The tables of a page that documents metrics, to be compared with what is served.
+//! Metrics as they are served, and the tables of a page that documents them, to be compared.
 //!
 //! Must not know any metric.
 
@@ -22,6 +22,13 @@ impl Documented {
     pub fn is(&self, served: &str) -> bool {
         self.name == served || self.name.strip_suffix("_total") == Some(served)
     }
+}
+
+/// The value of a metric on a page in the text format, by its name with its labels as they stand there.
+#[must_use]
+pub fn value(page: &str, name: &str) -> Option<f64> {
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    line.split(' ').next()?.parse().ok()
 }
 
 /// All families of a page.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::client::{self, Client, Response};
+use crate::metrics;
 use crate::ports::Port;
 use crate::wait::wait_until;
 
@@ -292,9 +293,7 @@ impl Cloverleaf {
     /// If the admin port does not answer.
     #[must_use]
     pub fn metric(&self, name: &str) -> Option<f64> {
-        let (_, page) = self.admin_get("/metrics");
-        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-        line.split(' ').next()?.parse().ok()
+        metrics::value(&self.admin_get("/metrics").1, name)
     }
 
     /// What it wrote to stdout so far, the first 4 MiB.

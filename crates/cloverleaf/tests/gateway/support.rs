@@ -9,6 +9,7 @@ pub(crate) mod message;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub(crate) use testkit::running::resident_bytes;
 use testkit::{Authority, Cloverleaf, Gateway, Upstream};
 
 /// The program.
@@ -96,12 +97,4 @@ impl<'u> Tap<'u> {
         }
         fresh
     }
-}
-
-/// Resident memory of a process, in bytes.
-pub(crate) fn resident_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    let kib = line.trim().strip_suffix(" kB").and_then(|n| n.trim().parse::<u64>().ok());
-    kib.expect("a number of kB") * 1024
 }

@@ -8,16 +8,6 @@ use testkit::{Network, wait_until};
 
 use crate::support::*;
 
-pub(crate) fn descriptors(mesh: &Mesh) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", mesh.pid())).unwrap().count()
-}
-
-fn resident_kib(mesh: &Mesh) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", mesh.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 /// One connection, ended in one of several ways.
 fn one(network: &Network, number: usize) {
     let mut stream = client(network, 1);
@@ -51,11 +41,11 @@ fn thousands_of_connections_leave_nothing_behind() {
     let open = "cloverleaf_mesh_pod_connections_open{cluster_port=\"61000\",host_port=\"30000\"}";
     meshes[1].wait_metric(open, 0.0);
     let settled = |mesh: &Mesh| {
-        let before = descriptors(mesh);
+        let before = mesh.descriptors();
         std::thread::sleep(Duration::from_millis(200));
-        before.min(descriptors(mesh))
+        before.min(mesh.descriptors())
     };
-    let before = meshes.each_ref().map(|mesh| (settled(mesh), resident_kib(mesh)));
+    let before = meshes.each_ref().map(|mesh| (settled(mesh), mesh.memory_kib()));
     let count = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -72,9 +62,9 @@ fn thousands_of_connections_leave_nothing_behind() {
     });
     meshes[1].wait_metric(open, 0.0);
     for (mesh, (fds, memory)) in meshes.iter().zip(before) {
-        let same = wait_until(WITHIN, || descriptors(mesh) <= fds + 2);
-        assert!(same, "{} descriptors, {fds} before", descriptors(mesh));
-        let now = resident_kib(mesh);
+        let same = wait_until(WITHIN, || mesh.descriptors() <= fds + 2);
+        assert!(same, "{} descriptors, {fds} before", mesh.descriptors());
+        let now = mesh.memory_kib();
         println!("{memory} KiB before, {now} KiB after");
         assert!(now < memory + 8 * 1024, "{memory} KiB before, {now} KiB after");
     }
@@ -95,9 +85,9 @@ fn idle_connections_cost_little() {
         (0..count).map(open).collect()
     };
     let some = open(50);
-    let before = resident_kib(&mesh);
+    let before = mesh.memory_kib();
     let more = open(CONNECTIONS);
-    let now = resident_kib(&mesh);
+    let now = mesh.memory_kib();
     let each = now.saturating_sub(before) * 1024 / CONNECTIONS as u64;
     println!("{each} bytes a connection");
     assert!(each < 10 * 1024, "{each} bytes a connection");
@@ -111,10 +101,10 @@ fn silent_hosts_leave_no_sockets_behind() {
     let hosts = hosts_conf(&network, (1..=2).chain(50..55));
     let settings = "HOSTTIMEOUT 300\nNEXTHOST 50\nTOTALTIMEOUT 1000";
     let mesh = Start::new(&network, 1, "").settings(settings).file("hosts.conf", &hosts).start();
-    let before = descriptors(&mesh);
+    let before = mesh.descriptors();
     let streams: Vec<_> = (0..20).map(|_| client(&network, 1)).collect();
     for mut stream in streams {
         assert_eq!(read_all(&mut stream), "");
     }
-    assert!(wait_until(WITHIN, || descriptors(&mesh) <= before), "{}", descriptors(&mesh));
+    assert!(wait_until(WITHIN, || mesh.descriptors() <= before), "{}", mesh.descriptors());
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use testkit::certs::Wanted;
 use testkit::{Authority, Network, wait_until};
 
-use crate::leaks::descriptors;
 use crate::support::*;
 
 /// Each pod is on one host alone, so that the cluster port says which host is meant.
@@ -224,7 +223,7 @@ fn certificates_and_authorities_are_renewed_under_load() {
         let near = |value: f64| (value - until.as_secs_f64()).abs() < 2.0;
         assert!(wait_until(WITHIN, || near(mesh.metric(EXPIRY))), "the new one is not served");
     };
-    let before = meshes.each_ref().map(descriptors);
+    let before = meshes.each_ref().map(|mesh| mesh.descriptors());
     let connections = std::thread::scope(|scope| {
         let load = Load::start(scope, &network, &PAIRS);
         load.go_on();
@@ -259,8 +258,8 @@ fn certificates_and_authorities_are_renewed_under_load() {
         assert!(mesh.metric(resumed) > mesh.metric(full), "tickets are used");
     }
     for (mesh, before) in meshes.iter().zip(before) {
-        let closed = wait_until(WITHIN, || descriptors(mesh) <= before);
-        assert!(closed, "{} descriptors, {before} before", descriptors(mesh));
+        let closed = wait_until(WITHIN, || mesh.descriptors() <= before);
+        assert!(closed, "{} descriptors, {before} before", mesh.descriptors());
     }
     println!("{connections} connections");
 }

@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use testkit::certs::Wanted;
-use testkit::{Authority, Network, wait_until};
+use testkit::metrics::value;
+use testkit::{Authority, Network, Running, wait_until};
 
 /// From start to ready, on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -18,13 +19,26 @@ pub(crate) const PEER_PORT: u16 = 32_767;
 /// What the original sends for cluster port 61000.
 pub(crate) const REQUEST: &[u8] = b"PROXY TCP4 1.2.3.4 1.2.3.4 123 61000\r\n";
 
-/// The program on a host. Killed when dropped; its log is shown if the test fails.
+/// The program on a host.
 pub(crate) struct Mesh<'n> {
     network: &'n Network,
     host: u8,
-    child: Child,
-    exit: Option<ExitStatus>,
+    running: Running,
     dir: tempfile::TempDir,
+}
+
+impl Deref for Mesh<'_> {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
+}
+
+impl DerefMut for Mesh<'_> {
+    fn deref_mut(&mut self) -> &mut Running {
+        &mut self.running
+    }
 }
 
 /// One to be started.
@@ -88,7 +102,7 @@ impl<'n> Start<'n> {
     }
 
     pub(crate) fn unready(self) -> Mesh<'n> {
-        let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
+        let log = self.dir.path().join("log");
         let words: Vec<&str> =
             self.wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_cloverleaf")]).collect();
         let mut command = self.network.command(self.host, words[0]);
@@ -99,8 +113,8 @@ impl<'n> Start<'n> {
         }
         command.arg(self.dir.path().join(file));
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LOG_LEVEL", "debug");
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        Mesh { network: self.network, host: self.host, child, exit: None, dir: self.dir }
+        let running = Running::start(command, log);
+        Mesh { network: self.network, host: self.host, running, dir: self.dir }
     }
 
     pub(crate) fn start(self) -> Mesh<'n> {
@@ -115,38 +129,6 @@ impl<'n> Start<'n> {
 }
 
 impl Mesh<'_> {
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    /// Whether the log says something before long.
-    pub(crate) fn wait_log(&self, part: &str) -> bool {
-        wait_until(WITHIN, || self.log().contains(part))
-    }
-
-    pub(crate) fn try_exit(&mut self) -> Option<ExitStatus> {
-        if self.exit.is_none() {
-            self.exit = self.child.try_wait().unwrap();
-        }
-        self.exit
-    }
-
-    pub(crate) fn wait_exit(&mut self) -> Option<i32> {
-        assert!(wait_until(WITHIN, || self.try_exit().is_some()), "still running");
-        self.exit.and_then(|status| status.code())
-    }
-
-    /// By name, as `TERM`.
-    pub(crate) fn signal(&self, name: &str) {
-        let pid = self.pid().to_string();
-        let sent = std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap();
-        assert!(sent.success());
-    }
-
     /// Replaces a file as the daemon does: written beside it and renamed.
     pub(crate) fn replace(&self, name: &str, text: &str) {
         let beside = self.dir.path().join("new");
@@ -176,8 +158,7 @@ impl Mesh<'_> {
     /// A metric's value; 0 where it is not there.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let page = self.get("/metrics").expect("the admin port answers");
-        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).unwrap_or_default()
+        value(&page, name).unwrap_or_default()
     }
 
     /// Waits until a metric has a value.
@@ -188,21 +169,6 @@ impl Mesh<'_> {
             (last - value).abs() < 0.5
         });
         assert!(reached, "{name} is {last}, not {value}");
-    }
-}
-
-impl Drop for Mesh<'_> {
-    fn drop(&mut self) {
-        if self.try_exit().is_none() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-        if std::thread::panicking() {
-            let log = self.log();
-            let from = log.len().saturating_sub(8_000);
-            let shown = String::from_utf8_lossy(&log.as_bytes()[from..]).into_owned();
-            eprintln!("--- log of host {}\n{shown}---", self.host);
-        }
     }
 }
 

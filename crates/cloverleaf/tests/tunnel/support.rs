@@ -4,104 +4,28 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use testkit::certs::Wanted;
-use testkit::{Authority, Issued, Port, wait_until};
+use testkit::metrics::value;
+use testkit::{Authority, Issued, Port, Running, wait_until};
 
 /// For everything that a test waits for, on a busy machine.
 pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 
-/// The program with some arguments. Killed when dropped; its log is shown if the test fails.
-pub(crate) struct Process {
-    child: Child,
-    exit: Option<ExitStatus>,
-    log: PathBuf,
-}
-
-impl Process {
-    fn start(dir: &Path, name: &str, arguments: &[String]) -> Self {
-        let log = dir.join(format!("{name}.log"));
-        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_cloverleaf"))
-            .arg("tunnel")
-            .args(arguments)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()
-            .unwrap();
-        Self { child, exit: None, log }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    pub(crate) fn try_exit(&mut self) -> Option<ExitStatus> {
-        if self.exit.is_none() {
-            self.exit = self.child.try_wait().unwrap();
-        }
-        self.exit
-    }
-
-    pub(crate) fn wait_exit(&mut self) -> Option<i32> {
-        assert!(wait_until(WITHIN, || self.try_exit().is_some()), "still running");
-        self.exit.and_then(|status| status.code())
-    }
-
-    /// By name, as `TERM`.
-    pub(crate) fn signal(&self, name: &str) {
-        let pid = self.pid().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-    }
-
-    /// Stops all its threads, until `CONT`.
-    pub(crate) fn stop(&self) {
-        self.signal("STOP");
-        let stat = format!("/proc/{}/stat", self.pid());
-        let state = || std::fs::read_to_string(&stat).unwrap();
-        // The state follows the name in brackets.
-        assert!(wait_until(WITHIN, || state().contains(") T ")));
-    }
-
-    /// How many descriptors it has open.
-    pub(crate) fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
-    }
-
-    /// Resident memory in KiB.
-    pub(crate) fn memory_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if self.try_exit().is_none() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-        if std::thread::panicking() {
-            eprintln!("--- {}\n{}---", self.log.display(), self.log());
-        }
-    }
+/// The program with some arguments, its log in a folder under a name.
+fn start(dir: &Path, name: &str, arguments: &[String]) -> Running {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cloverleaf"));
+    command.arg("tunnel").args(arguments).env_clear().env("PATH", "/usr/bin:/bin");
+    Running::start(command, dir.join(format!("{name}.log")))
 }
 
 /// A server with what agents need to find it.
 pub(crate) struct Tunnel {
-    pub(crate) server: Process,
+    pub(crate) server: Running,
     pub(crate) authority: Arc<Authority>,
     pub(crate) certificate: Issued,
     pub(crate) agent_port: Port,
@@ -152,7 +76,7 @@ fn extend(arguments: &mut Vec<String>, more: &[&str]) {
 
 /// An agent that runs.
 pub(crate) struct Agent {
-    pub(crate) process: Process,
+    pub(crate) process: Running,
     pub(crate) health: Port,
     _admin: Port,
 }
@@ -202,7 +126,7 @@ impl Tunnel {
         flag("admin-port", &admin);
         flag("v", &5);
         extend(&mut arguments, more);
-        let server = Process::start(dir.path(), "server", &arguments);
+        let server = start(dir.path(), "server", &arguments);
         let tunnel = Self {
             server,
             authority,
@@ -234,7 +158,7 @@ impl Tunnel {
 
     /// Starts the server again, with the same flags, after it has ended.
     pub(crate) fn restart(&mut self) {
-        self.server = Process::start(self.dir.path(), "server", &self.arguments);
+        self.server = start(self.dir.path(), "server", &self.arguments);
         self.wait_for_server();
     }
 
@@ -277,7 +201,7 @@ impl Tunnel {
         flag("v", &5);
         extend(&mut arguments, more);
         let number = self.agents.fetch_add(1, Ordering::Relaxed);
-        let process = Process::start(self.dir.path(), &format!("agent{number}"), &arguments);
+        let process = start(self.dir.path(), &format!("agent{number}"), &arguments);
         Agent { process, health, _admin: admin }
     }
 
@@ -379,8 +303,7 @@ fn metric(address: SocketAddr, name: &str) -> f64 {
         page.is_some()
     }));
     let (_, page) = page.unwrap();
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().unwrap()
+    value(&page, name).unwrap_or_else(|| panic!("no {name} in {page}"))
 }
 
 /// A target on the loopback address: what it does with each connection, on a thread of its own.
