@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, LocalSet};
 
 use super::*;
 use crate::opening::{Client, Pod};
+use crate::pipes::Held;
 
 const WITHIN: Duration = Duration::from_secs(20);
 const MOMENT: Duration = Duration::from_millis(50);

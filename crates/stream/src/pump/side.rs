@@ -1,0 +1,43 @@
+//! What a connection that is carried must be able to do. Must not know how it is carried.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// One side of a connection that is carried.
+pub trait Side: AsyncRead + AsyncWrite + Unpin {
+    /// The socket, where nothing stands between it and the bytes: what is read from the one is read from the other.
+    fn tcp(&self) -> Option<&TcpStream>;
+
+    /// The socket below it, for its options, whatever stands in between.
+    fn socket(&self) -> Option<&TcpStream> {
+        self.tcp()
+    }
+
+    /// Makes the close that follows a reset, so that nobody takes what came before it for complete. Where that fails it
+    /// is closed in the usual way.
+    fn reset_on_close(&self);
+}
+
+impl Side for TcpStream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+
+    fn reset_on_close(&self) {
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Side for net::dial::Stream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Self::tcp(self)
+    }
+
+    fn socket(&self) -> Option<&TcpStream> {
+        Self::socket(self)
+    }
+
+    fn reset_on_close(&self) {
+        Self::reset_on_close(self);
+    }
+}
