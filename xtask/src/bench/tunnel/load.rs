@@ -83,55 +83,77 @@ impl Drop for Client {
     }
 }
 
-/// Runs it. The client ends itself after two minutes.
-pub(super) fn run(
-    asked: &Asked,
-    seconds: u64,
-    field: &Field,
-    ends: &Ends,
-    ticks_a_second: f64,
-) -> Result<Seen> {
-    let rest = memory(ends);
-    let mut client = Client(
-        pinned(&command(asked, seconds, field, ends)?, CORES)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("start the client")?,
-    );
-    let pid = client.0.id();
-    let (mut moments, mut held, mut said) = (Vec::new(), rest, None);
-    for line in BufReader::new(client.0.stdout.take().context("piped above")?).lines() {
-        match line.context("read what the client says")?.as_str() {
-            "begin" => {
-                moments.push(Moment::now(pid, ends)?);
-                held = memory(ends);
-                // One that holds connections waits for this.
-                drop(client.0.stdin.take());
+/// Runs clients over the same ends.
+pub(super) struct Runner<'r> {
+    pub(super) field: &'r Field,
+    pub(super) ends: &'r Ends,
+    /// Of load that counts.
+    pub(super) seconds: u64,
+    pub(super) ticks_a_second: f64,
+}
+
+impl Runner<'_> {
+    /// Runs one. It ends itself after two minutes.
+    pub(super) fn run(&self, asked: &Asked) -> Result<Seen> {
+        let rest = memory(self.ends);
+        let mut client = Client(
+            pinned(&self.command(asked)?, CORES)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .context("start the client")?,
+        );
+        let pid = client.0.id();
+        let (mut moments, mut held, mut said) = (Vec::new(), rest, None);
+        for line in BufReader::new(client.0.stdout.take().context("piped above")?).lines() {
+            match line.context("read what the client says")?.as_str() {
+                "begin" => {
+                    moments.push(Moment::now(pid, self.ends)?);
+                    held = memory(self.ends);
+                    // One that holds connections waits for this.
+                    drop(client.0.stdin.take());
+                }
+                "end" => moments.push(Moment::now(pid, self.ends)?),
+                line => said = Some(serde_json::from_str(line).context("what the client says")?),
             }
-            "end" => moments.push(Moment::now(pid, ends)?),
-            line => said = Some(serde_json::from_str(line).context("what the client says")?),
+        }
+        client.succeeded()?;
+        let said = said.context("the client gave no figures")?;
+        let [begin, end] = moments.as_slice() else { bail!("the client counted nothing") };
+        Ok(Seen { said, rest, held, ..self.between(begin, end) })
+    }
+
+    fn command(&self, asked: &Asked) -> Result<Command> {
+        let (field, ends) = (self.field, self.ends);
+        let program = field.client.to_str().context("the path of the client")?;
+        let mut command = field.network.command(HUB, program);
+        command.arg(asked.load).args(ends.client_flags(field));
+        command.arg(format!("-target={}", ends.target(field, asked.port)));
+        if let Some(port) = asked.beside {
+            command.arg(format!("-beside-target={}", ends.target(field, port)));
+        }
+        command.arg(format!("-seconds={}", self.seconds)).args(asked.more);
+        Ok(command)
+    }
+
+    /// What was used between two moments.
+    fn between(&self, begin: &Moment, end: &Moment) -> Seen {
+        let seconds = end.at.duration_since(begin.at).as_secs_f64();
+        let cpu = |part: fn(&Moment) -> u64| {
+            part(end).saturating_sub(part(begin)) as f64 / self.ticks_a_second
+        };
+        let foreign = cpu(|moment| moment.all) - cpu(|moment| moment.own);
+        Seen {
+            seconds,
+            client: cpu(|moment| moment.client),
+            server: cpu(|moment| moment.server),
+            agent: cpu(|moment| moment.agent),
+            front: cpu(|moment| moment.front),
+            foreign_cores: (seconds >= FOREIGN_SECONDS_MIN).then_some(foreign.max(0.0) / seconds),
+            ..Seen::default()
         }
     }
-    client.succeeded()?;
-    let said = said.context("the client gave no figures")?;
-    let [begin, end] = moments.as_slice() else { bail!("the client counted nothing") };
-    let cpu =
-        |part: fn(&Moment) -> u64| part(end).saturating_sub(part(begin)) as f64 / ticks_a_second;
-    let seconds = end.at.duration_since(begin.at).as_secs_f64();
-    let foreign = cpu(|moment| moment.all) - cpu(|moment| moment.own);
-    Ok(Seen {
-        said,
-        seconds,
-        client: cpu(|moment| moment.client),
-        server: cpu(|moment| moment.server),
-        agent: cpu(|moment| moment.agent),
-        front: cpu(|moment| moment.front),
-        rest,
-        held,
-        foreign_cores: (seconds >= FOREIGN_SECONDS_MIN).then_some(foreign.max(0.0) / seconds),
-    })
 }
 
 /// Processor time of everything so far, in ticks.
@@ -171,16 +193,4 @@ fn memory(ends: &Ends) -> [Memory; 3] {
     [&ends.server, &ends.agent, &ends.front].map(|server| {
         server.as_ref().map_or(Memory::default(), |server| measure::memory(server.pid()))
     })
-}
-
-fn command(asked: &Asked, seconds: u64, field: &Field, ends: &Ends) -> Result<Command> {
-    let program = field.client.to_str().context("the path of the client")?;
-    let mut command = field.network.command(HUB, program);
-    command.arg(asked.load).args(ends.client_flags(field));
-    command.arg(format!("-target={}", ends.target(field, asked.port)));
-    if let Some(port) = asked.beside {
-        command.arg(format!("-beside-target={}", ends.target(field, port)));
-    }
-    command.arg(format!("-seconds={seconds}")).args(asked.more);
-    Ok(command)
 }

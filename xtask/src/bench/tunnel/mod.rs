@@ -27,6 +27,7 @@ use case::Case;
 use ends::{Ends, Programs};
 use field::Field;
 use figures::{CaseResult, Results};
+use load::Runner;
 
 use super::{measure, peers::Proxy, programs, report, rows};
 use crate::sh;
@@ -166,20 +167,19 @@ impl<'o> Bench<'o> {
         Ok(Bench { options, folder, client, builds, rathole, ticks_a_second })
     }
 
-    /// The ways of a case, each with the build that it is asked of.
-    fn asked(&self, case: Case) -> Vec<(Way, &Build)> {
+    fn turns(&self, case: Case) -> Vec<Turn<'_>> {
         let wanted = |way: &Way| self.options.ways.is_empty() || self.options.ways.contains(way);
         let ways = case.ways().iter().filter(|way| wanted(way));
-        let pairs = ways.flat_map(|way| {
+        let turns = ways.flat_map(|way| {
             let builds = if way.is_ours() { &self.builds[..] } else { &self.builds[..1] };
-            builds.iter().map(move |build| (*way, build))
+            builds.iter().map(move |build| Turn { way: *way, build })
         });
-        let had = |(way, build): &(Way, &Build)| match way {
-            Way::Forward => build.forwards,
+        let had = |turn: &Turn<'_>| match turn.way {
+            Way::Forward => turn.build.forwards,
             Way::Rathole => self.rathole.is_some(),
             _ => true,
         };
-        pairs.filter(had).collect()
+        turns.filter(had).collect()
     }
 
     fn case(&self, case: Case) -> Result<CaseResult> {
@@ -189,14 +189,13 @@ impl<'o> Bench<'o> {
         let mut result = CaseResult { conditions, version, ..CaseResult::default() };
         let field = Field::open(case.hosts(), &self.client, &self.folder)?;
         for round in 1..=self.options.rounds {
-            for (way, build) in self.asked(case) {
-                let through = format!("{}{}", way.name(), build.suffix);
+            for turn in self.turns(case) {
                 // The others are worth measuring all the same.
-                if let Err(error) = self.round(case, way, build, &field, &mut result, &through) {
-                    println!("{} {through} failed: {error:#}", case.name());
+                if let Err(error) = self.round(case, &turn, &field, &mut result) {
+                    println!("{} {} failed: {error:#}", case.name(), turn.name());
                     let cause = error.root_cause().to_string();
                     let cause = cause.lines().next_back().unwrap_or_default();
-                    result.failed.push(format!("{through}, round {round}: {cause}"));
+                    result.failed.push(format!("{}, round {round}: {cause}", turn.name()));
                 }
             }
         }
@@ -207,26 +206,42 @@ impl<'o> Bench<'o> {
     fn round(
         &self,
         case: Case,
-        way: Way,
-        build: &Build,
+        turn: &Turn<'_>,
         field: &Field,
         result: &mut CaseResult,
-        through: &str,
     ) -> Result<()> {
+        let (way, through) = (turn.way, turn.name());
         let folder = self.folder.join(through.replace(", ", "-"));
-        let programs = Programs { cloverleaf: &build.program, rathole: self.rathole.as_deref() };
+        let programs =
+            Programs { cloverleaf: &turn.build.program, rathole: self.rathole.as_deref() };
         let ends = Ends::start(way, field, &programs, &folder)?;
+        let (seconds, ticks_a_second) = (self.options.seconds, self.ticks_a_second);
+        let runner = Runner { field, ends: &ends, seconds, ticks_a_second };
         for asked in case.asked() {
-            let seen = load::run(&asked, self.options.seconds, field, &ends, self.ticks_a_second)
+            let seen = runner
+                .run(&asked)
                 .with_context(|| format!("{}; {}", asked.what, ends.last_words()))?;
             result.foreign.extend(seen.foreign_cores);
             for (what, figures) in reading::read(case, &asked, &seen, way)? {
                 let shown: Vec<String> = figures.iter().copied().map(rows::number).collect();
                 println!("{} {what:24} {through:20} {}", case.name(), shown.join("  "));
-                result.push(what, through, &figures);
+                result.push(what, &through, &figures);
             }
         }
         Ok(())
+    }
+}
+
+/// A way, and whose programs are on it.
+struct Turn<'b> {
+    way: Way,
+    build: &'b Build,
+}
+
+impl Turn<'_> {
+    /// What its rows are called.
+    fn name(&self) -> String {
+        format!("{}{}", self.way.name(), self.build.suffix)
     }
 }
 
