@@ -5,7 +5,8 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,6 +22,10 @@ use crate::bench::{
 };
 
 const FOREIGN_SECONDS_MIN: f64 = 0.5;
+
+/// How long the machine has to do how little to be quiet.
+const QUIET_WINDOW: Duration = Duration::from_secs(1);
+const QUIET_CORES: f64 = 0.2;
 
 /// What is asked of a way.
 pub(super) struct Asked {
@@ -122,6 +127,20 @@ impl Runner<'_> {
         let said = said.context("the client gave no figures")?;
         let [begin, end] = moments.as_slice() else { bail!("the client counted nothing") };
         Ok(Seen { said, rest, held, ..self.between(begin, end) })
+    }
+
+    /// Returns once the machine does little, ends that rest included, or after so long.
+    pub(super) fn wait_for_quiet(&self, at_most: Duration) -> Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < at_most {
+            let before = measure::machine()?;
+            thread::sleep(QUIET_WINDOW);
+            let seconds = (measure::machine()? - before) as f64 / self.ticks_a_second;
+            if seconds < QUIET_CORES * QUIET_WINDOW.as_secs_f64() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn command(&self, asked: &Asked) -> Result<Command> {

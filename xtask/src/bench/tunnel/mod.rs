@@ -20,6 +20,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -58,6 +59,9 @@ pub(crate) struct Tunnel {
     /// Rounds; the middle one counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=20))]
     rounds: u64,
+    /// Before each load wait so many seconds at most for other work on the machine to end
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=120))]
+    wait_for_quiet: u64,
     /// Write bench/tunnel.md's figures from all results so far
     #[arg(long)]
     save: bool,
@@ -218,6 +222,7 @@ impl<'o> Bench<'o> {
         let (seconds, ticks_a_second) = (self.options.seconds, self.ticks_a_second);
         let runner = Runner { field, ends: &ends, seconds, ticks_a_second };
         for asked in case.asked() {
+            runner.wait_for_quiet(Duration::from_secs(self.options.wait_for_quiet))?;
             let seen = runner
                 .run(&asked)
                 .with_context(|| format!("{}; {}", asked.what, ends.last_words()))?;
