@@ -1,8 +1,11 @@
 //! The command line of tunnels: the flags of Konnectivity's proxy-server and proxy-agent under their names.
 //!
-//! Parsed, nothing resolved. What concerns a cluster's API server is in `cluster`. Flags of what is not there are known by name, and only what leaves them off is accepted.
+//! Parsed, nothing resolved. What concerns a cluster's API server is in `cluster`; what changes nothing but stands in
+//! manifests is here and in `klog`. Flags of what is not there are known by name, and only what leaves them off is
+//! accepted.
 
 mod cluster;
+mod klog;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,6 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 pub(crate) use cluster::{AgentClusterArgs, ServerClusterArgs};
+use klog::KlogArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TunnelCommand {
@@ -168,18 +172,7 @@ pub(crate) struct AgentArgs {
     #[command(flatten)]
     pub(crate) cluster: AgentClusterArgs,
     #[command(flatten)]
-    pub(crate) absent: AgentAbsent,
-    #[command(flatten)]
     pub(crate) common: CommonArgs,
-}
-
-/// Flags of the original's agent for what is not there.
-#[derive(Debug, Args)]
-pub(crate) struct AgentAbsent {
-    /// Nothing here has the channel that it warns of.
-    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) warn_on_channel_limit: bool,
 }
 
 /// Flags that both ends have.
@@ -217,15 +210,15 @@ pub(crate) struct CommonAbsent {
 /// Flags that change nothing here, but stand in many manifests.
 #[derive(Debug, Args)]
 pub(crate) struct IdleArgs {
-    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) logtostderr: bool,
-    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) alsologtostderr: bool,
     /// The original's channel between its threads; here connections have bounds of their own.
     #[arg(long, hide = true, default_value_t = 0)]
     pub(crate) xfr_channel_size: u32,
+    /// Nothing here has the channel that it warns of.
+    #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) warn_on_channel_limit: bool,
+    #[command(flatten)]
+    pub(crate) klog: KlogArgs,
 }
 
 /// An address to listen on; `None` for every one.

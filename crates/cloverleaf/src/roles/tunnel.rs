@@ -1,8 +1,8 @@
 //! The roles `tunnel server` and `tunnel agent`: Konnectivity's two ends.
 //!
 //! `server` and `agent` check the flags, start everything and follow the signals; `certificates` are loaded and loaded
-//! again, so is the agent `policy`, `cluster` is what concerns an API server, `pages` is the health port, `metrics` what
-//! it shows. Wiring only: what happens to a connection is `tunnel`'s.
+//! again, so is the agent `policy`, `cluster` is what concerns an API server, `pages` is the health port, `metrics`
+//! what it shows. Wiring only: what happens to a connection is `tunnel`'s.
 
 mod agent;
 mod certificates;

@@ -103,6 +103,43 @@ fn what_is_wrong_about_the_cluster_is_named() {
     }
 }
 
+/// What stands in manifests for the originals is taken, and passed over: what is wrong behind it is what is said.
+#[test]
+fn what_changes_nothing_is_accepted() {
+    let both = [
+        "--v=4",
+        "--logtostderr=false",
+        "--alsologtostderr",
+        "--log-file=/var/log/x.log",
+        "--log-dir",
+        "/var/log",
+        "--log-file-max-size=0",
+        "--log-backtrace-at=",
+        "--stderrthreshold=2",
+        "--vmodule=a=1",
+        "--one-output",
+        "--skip-headers=true",
+        "--skip-log-headers",
+        "--add-dir-header",
+        "--xfr-channel-size=10",
+        "--warn-on-channel-limit",
+        "--enable-profiling=false",
+        "--enable-contention-profiling=false",
+        "--kubeconfig-qps=5",
+        "--kubeconfig-burst=10",
+        "--kubeconfig=",
+    ];
+    let server = ["--agent-namespace=", "--lease-label=a=b", "--cipher-suites=", "--mode=socks"];
+    let agent = [
+        "--probe-interval=1s",
+        "--server-count-source=default",
+        "--lease-label-selector=a=b",
+        "--agent-identifiers=zone=a",
+    ];
+    is_refused(&[&["server"], &both[..], &server].concat(), &["--mode", "socks"]);
+    is_refused(&[&["agent"], &both[..], &agent].concat(), &["--agent-identifiers", "zone"]);
+}
+
 fn is_refused(arguments: &[&str], parts: &[&str]) {
     let arguments: Vec<&str> = ["tunnel"].iter().chain(arguments).copied().collect();
     let ran = run(env!("CARGO_BIN_EXE_cloverleaf"), &arguments, Path::new("/"), &[]);

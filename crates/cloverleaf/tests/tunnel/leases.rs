@@ -10,6 +10,8 @@ use crate::support::{Tunnel, WITHIN, echo, round_trip};
 
 const KNOWN: &str = "konnectivity_network_proxy_agent_known_server_count";
 const OPEN: &str = "konnectivity_network_proxy_agent_open_server_connections";
+/// The Lease of the first server.
+const ONE: &str = "konnectivity-proxy-server-one";
 /// A server looks after the Leases of others every 15 s.
 const CULLED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -79,6 +81,24 @@ fn leases(access: &Access) -> Vec<String> {
     names.lines().filter_map(|name| Some(name.split_once('/')?.1.to_owned())).collect()
 }
 
+/// What both kinds of servers and agents go by.
+fn is_as_the_originals(access: &Access) {
+    let lease = access.get(&["lease", ONE, "-n", "tunnel"]).unwrap();
+    assert_eq!(lease["spec"]["holderIdentity"], "one");
+    assert_eq!(lease["spec"]["leaseDurationSeconds"], 30);
+    assert_eq!(lease["metadata"]["labels"]["k8s-app"], "konnectivity-server");
+}
+
+/// One deletion, and the lists before it.
+fn is_counted(server: &Tunnel) {
+    let prefix = "konnectivity_network_proxy_server_lease";
+    let ok = "{http_response_code=\"200\",reason=\"\"}";
+    assert!(server.metric(&format!("{prefix}_list_total{ok}")) >= 2.0);
+    assert_eq!(server.metric(&format!("{prefix}_delete_total{ok}")), 1.0);
+    let took = "{http_response_code=\"200\"}";
+    assert_eq!(server.metric(&format!("{prefix}_delete_latency_seconds_count{took}")), 1.0);
+}
+
 #[test]
 fn servers_keep_leases_and_agents_count_them() {
     let Some(binaries) = Binaries::for_test() else { return };
@@ -92,12 +112,8 @@ fn servers_keep_leases_and_agents_count_them() {
     let mode = "http-connect";
     let say = |id| [id, "--server-count=3"];
     let first = Tunnel::server(mode, &[&keep[..], &say("--server-id=one")].concat());
-    let one = "konnectivity-proxy-server-one";
-    assert!(wait_until(WITHIN, || leases(&access).iter().any(|name| name == one)));
-    let lease = access.get(&["lease", one, "-n", "tunnel"]).unwrap();
-    assert_eq!(lease["spec"]["holderIdentity"], "one");
-    assert_eq!(lease["spec"]["leaseDurationSeconds"], 30);
-    assert_eq!(lease["metadata"]["labels"]["k8s-app"], "konnectivity-server");
+    assert!(wait_until(WITHIN, || leases(&access).iter().any(|name| name == ONE)));
+    is_as_the_originals(&access);
 
     let kubeconfig = format!("--kubeconfig={}", for_agents.kubeconfig().display());
     let balancer = Balancer::listen(Ipv4Addr::LOCALHOST.into(), &[first.agent_port.address()]);
@@ -130,21 +146,15 @@ fn servers_keep_leases_and_agents_count_them() {
     second.server.signal("TERM");
     assert_eq!(second.server.wait_exit(), Some(0));
     assert!(!leases(&access).iter().any(|name| name.ends_with("-two")));
-    assert_eq!(agent.metric(OPEN), 1.0);
+    assert!(wait_until(WITHIN, || agent.metric(OPEN) == 1.0));
     // What a killed one has left is removed; what is no server's is not.
-    let culled = "konnectivity_network_proxy_server_culled_leases_count";
     let is_culled = || {
         round_trip(&mut open).unwrap();
-        first.metric(culled) == 1.0
+        first.metric("konnectivity_network_proxy_server_culled_leases_count") == 1.0
     };
     assert!(wait_until(CULLED_WITHIN, is_culled));
-    assert_eq!(leases(&access), [one, "other"]);
-    let prefix = "konnectivity_network_proxy_server_lease";
-    let ok = "{http_response_code=\"200\",reason=\"\"}";
-    assert!(first.metric(&format!("{prefix}_list_total{ok}")) >= 2.0);
-    assert_eq!(first.metric(&format!("{prefix}_delete_total{ok}")), 1.0);
-    let took = "{http_response_code=\"200\"}";
-    assert_eq!(first.metric(&format!("{prefix}_delete_latency_seconds_count{took}")), 1.0);
+    assert_eq!(leases(&access), [ONE, "other"]);
+    is_counted(&first);
     // Fewer servers are believed when all that are left had the time to renew.
     let mut go_on = || {
         round_trip(&mut open).unwrap();

@@ -8,11 +8,13 @@ mod claims;
 mod identity;
 
 use std::fmt;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
 use model::AgentPolicy;
+use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::agents::Hello;
@@ -23,6 +25,9 @@ pub(crate) use identity::{Identity, Peer};
 
 /// How long an agent waits for its token to be checked.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Agents of one address whose tokens are checked at a time. Further ones are refused: nobody keeps the others waiting
+/// with tokens of no use.
+const WAITING_PER_ADDRESS_MAX: usize = 16;
 /// A token of Kubernetes has one or two KiB.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
@@ -72,10 +77,42 @@ pub struct Question {
 /// What agents must show. By default nothing beyond what TLS asks for.
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// Where tokens are checked; `None`: nobody asks for one.
-    pub tokens: Option<mpsc::Sender<Question>>,
-    /// Who may claim what, changed while streams go on; `None`: everybody everything, as with the original.
-    pub policy: Option<watch::Receiver<Arc<AgentPolicy>>>,
+    tokens: Option<mpsc::Sender<Question>>,
+    policy: Option<watch::Receiver<Arc<AgentPolicy>>>,
+    /// Agents whose token is being checked, by address.
+    waiting: Mutex<FxHashMap<IpAddr, usize>>,
+}
+
+/// One that waits, until dropped.
+struct Waiting<'a> {
+    all: &'a Mutex<FxHashMap<IpAddr, usize>>,
+    address: IpAddr,
+}
+
+impl<'a> Waiting<'a> {
+    /// `None` where too many of this address wait already.
+    fn begin(all: &'a Mutex<FxHashMap<IpAddr, usize>>, address: IpAddr) -> Option<Self> {
+        let mut waiting = all.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = waiting.entry(address).or_default();
+        if *count >= WAITING_PER_ADDRESS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Self { all, address })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = waiting.get_mut(&self.address).map(|count| {
+            *count -= 1;
+            *count
+        });
+        if left == Some(0) {
+            waiting.remove(&self.address);
+        }
+    }
 }
 
 /// Agents that were refused, by reason.
@@ -178,6 +215,16 @@ impl Refused {
 }
 
 impl Admission {
+    /// Tokens are asked for where there is somebody who checks them, and claims are bound where there is a policy, which
+    /// may change while streams go on.
+    #[must_use]
+    pub fn new(
+        tokens: Option<mpsc::Sender<Question>>,
+        policy: Option<watch::Receiver<Arc<AgentPolicy>>>,
+    ) -> Self {
+        Self { tokens, policy, waiting: Mutex::default() }
+    }
+
     /// Lets an agent in that has shown what it must. Dropped, nothing has happened.
     ///
     /// # Errors
@@ -191,6 +238,10 @@ impl Admission {
         let mut identity = Identity::of(peer);
         if let Some(checkers) = &self.tokens {
             let token = bearer(fields)?;
+            let address = peer.address.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
+            let _waiting = Waiting::begin(&self.waiting, address).ok_or_else(|| {
+                TokenError::Unchecked("too many of this address wait for it".to_owned())
+            })?;
             identity.service_account = Some(checked(checkers, token).await?);
         }
         if let Some(policy) = &self.policy {
@@ -298,6 +349,21 @@ mod tests {
         assert_eq!(verdict, Ok(account));
         drop(asked);
         assert!(matches!(checked(&ask, token()).await, Err(TokenError::Unchecked(_))));
+    }
+
+    #[test]
+    fn one_address_does_not_fill_the_queue() {
+        let all = Mutex::default();
+        let [one, other] = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])];
+        let begin = |address| Waiting::begin(&all, address);
+        let mut waiting: Vec<_> = (0..WAITING_PER_ADDRESS_MAX).map(|_| begin(one)).collect();
+        assert!(waiting.iter().all(Option::is_some));
+        assert!(begin(one).is_none());
+        assert!(begin(other).is_some());
+        waiting.pop();
+        assert!(begin(one).is_some());
+        waiting.clear();
+        assert!(all.lock().unwrap().is_empty());
     }
 
     #[test]

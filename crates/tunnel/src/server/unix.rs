@@ -1,9 +1,9 @@
-//! HTTP/2 over a Unix socket, as gRPC's Go library speaks it: what it writes as `:authority` is the socket's path (kube-
-//! apiserver's egress selector does so), which no authority may be, and the HTTP/2 library refuses the call. Here it is
-//! replaced on the way in, in the header block itself; nothing else is touched.
+//! HTTP/2 over a Unix socket, as gRPC's Go library speaks it: what it writes as `:authority` is the socket's path
+//! (kube-apiserver's egress selector does so), which no authority may be, and the HTTP/2 library refuses the call. Here
+//! it is replaced on the way in, in the header block itself; nothing else is touched.
 //!
-//! The new value is shorter than what it replaces. So the decoder's table of fields (RFC 7541 section 2.3.2) has all that
-//! the encoder's has, under the same numbers, and perhaps some older fields that are never asked for again.
+//! The new value is shorter than what it replaces. So the decoder's table of fields (RFC 7541 section 2.3.2) has all
+//! that the encoder's has, under the same numbers, and perhaps some older fields that are never asked for again.
 //!
 //! Must not know what the calls say.
 

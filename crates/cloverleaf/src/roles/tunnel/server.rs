@@ -246,7 +246,7 @@ impl Server {
         let admin = socket_address(args.common.admin_bind_address, args.admin_port);
         let admin = pages::bind(admin, "--admin-port")?;
         let cluster = plan.cluster.start(&args.cluster.kubeconfig).await?;
-        let admission = Admission { tokens: cluster.tokens.clone(), policy };
+        let admission = Admission::new(cluster.tokens.clone(), policy);
         let hub = Hub::new(plan.settings, admission, random());
         let workers = Workers::start(count).context("starting worker threads")?;
         let mut accepting = Vec::new();
