@@ -215,8 +215,8 @@ impl Refused {
 }
 
 impl Admission {
-    /// Tokens are asked for where there is somebody who checks them, and claims are bound where there is a policy, which
-    /// may change while streams go on.
+    /// Tokens are asked for where there is somebody who checks them, and claims are bound where there is a policy,
+    /// which may change while streams go on.
     #[must_use]
     pub fn new(
         tokens: Option<mpsc::Sender<Question>>,

@@ -72,7 +72,7 @@ impl<S> Renamed<S> {
             State::Passing(left) => State::passing(left),
             State::Head(head) if head.len() == FRAME_HEAD_BYTES => {
                 let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-                if head[3] == HEADERS && length <= HEADERS_BYTES_MAX {
+                if head[3] == HEADERS && (1..=HEADERS_BYTES_MAX).contains(&length) {
                     State::Fields(head, FRAME_HEAD_BYTES + length)
                 } else {
                     self.give(head);
@@ -324,6 +324,7 @@ mod tests {
             [
                 vec![b'P'; PREFACE_BYTES],
                 frame(4, 0, &[]),
+                frame(HEADERS, 0x4, &[]),
                 frame(HEADERS, 0x4, &block(&authority(&[0x41]))),
                 frame(0, 0, &[HEADERS; 3000]),
                 frame(HEADERS, 0x4 | PADDED | PRIORITY, &padded(block(&authority(&[0x01])))),
@@ -340,6 +341,35 @@ mod tests {
         for piece in [1, 2, 7, 8, 9, 10, 100, 4096, usize::MAX] {
             assert!(read(&sent, piece) == expected, "in pieces of {piece}");
             assert!(read(&expected, piece) == expected, "in pieces of {piece}");
+        }
+    }
+
+    /// Whatever a client writes, in whatever pieces it comes: nothing panics, what is no header block stays as it is,
+    /// and nothing gets longer.
+    #[test]
+    fn anything_at_all_passes() {
+        let mut rng = balance::Rng::new(7);
+        let mut bytes = |count: usize| -> Vec<u8> {
+            (0..count).map(|_| u8::try_from(rng.below(256)).unwrap()).collect()
+        };
+        for round in 0..300 {
+            let mut sent = vec![b'P'; PREFACE_BYTES];
+            let mut kept = Vec::new();
+            for _ in 0..8 {
+                let [flags, length, headers] = bytes(3)[..] else { unreachable!() };
+                let payload = bytes(usize::from(length));
+                let kind = if headers % 2 == 0 { HEADERS } else { 0 };
+                if kind == 0 {
+                    kept.push(frame(kind, flags, &payload));
+                }
+                sent.extend(frame(kind, flags, &payload));
+            }
+            let (whole, pieces) = (read(&sent, usize::MAX), read(&sent, 1 + round % 13));
+            assert!(whole == pieces && whole.len() <= sent.len(), "{sent:?}");
+            for data in kept {
+                let mut places = whole.windows(data.len());
+                assert!(places.any(|part| part == data), "{sent:?}");
+            }
         }
     }
 
