@@ -16,8 +16,10 @@ use tokio::time::Instant;
 use crate::api::{Cluster, Failure, cut};
 use crate::budget::Budget;
 
-/// How long a check may take, the wait for its turn included.
-const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a check waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the API server may take then.
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a good token is believed. One that is revoked meanwhile lets somebody in for that much longer.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);
 /// Tokens that are believed at a time; with more, the API server is asked more often.
@@ -83,7 +85,7 @@ impl TokenReviewer {
             return Ok(());
         }
         let unchecked = |why: String| TokenRefused::Unchecked(why);
-        if !self.budget.take(REVIEW_TIMEOUT / 2).await {
+        if !self.budget.take(TURN_TIMEOUT).await {
             return Err(unchecked("more requests than --kubeconfig-qps allows".to_owned()));
         }
         let spec = TokenReviewSpec {

@@ -1,7 +1,7 @@
 //! Agents that show a service account's token, checked by a real API server.
 
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use testkit::kubernetes::{Access, Binaries, ControlPlane, Options};
 use testkit::wait_until;
@@ -9,8 +9,6 @@ use testkit::wait_until;
 use crate::support::{Agent, Tunnel, WITHIN, echo, round_trip};
 
 const READY: &str = "konnectivity_network_proxy_server_ready_backend_connections";
-/// A question to the API server ends within ten seconds.
-const UNCHECKED_WITHIN: Duration = Duration::from_secs(15);
 
 const OBJECTS: &str = "
 apiVersion: v1
@@ -174,14 +172,9 @@ current-context: x
     );
     std::fs::write(&kubeconfig, text).unwrap();
     let stage = Stage::set(&kubeconfig, &[]);
-    let begun = Instant::now();
-    let agents: Vec<_> =
+    let _agents: Vec<_> =
         (0..8).map(|n| stage.agent(&format!("agent{n}"), &format!("t{n}"), &[])).collect();
     assert!(wait_until(WITHIN, || stage.refused("unchecked") >= 8.0));
-    assert!(begun.elapsed() < UNCHECKED_WITHIN + WITHIN);
-    for agent in &agents {
-        assert!(wait_until(WITHIN, || agent.process.log().contains("gRPC status 14")));
-    }
     // It ends at once all the same.
     let mut stage = stage;
     stage.tunnel.server.signal("TERM");

@@ -23,8 +23,8 @@ use crate::stats::Counter;
 pub use identity::ServiceAccount;
 pub(crate) use identity::{Identity, Peer};
 
-/// How long an agent waits for its token to be checked.
-const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an agent waits for its token to be checked: less than agents wait for a server's word.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(12);
 /// Agents of one address whose tokens are checked at a time. Further ones are refused: nobody keeps the others waiting
 /// with tokens of no use.
 const WAITING_PER_ADDRESS_MAX: usize = 16;
