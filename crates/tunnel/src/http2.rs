@@ -23,6 +23,10 @@ pub(crate) const CLIENT_CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 pub(crate) const UNSENT_BYTES: u32 = 128 * 1024;
 /// Handed to `h2` for a stream and not yet on its way: beyond it senders wait.
 pub(crate) const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// What `h2` holds against a connection with small frames that wait, 256 bytes for each less its payload, before it
+/// ends the whole connection. Beside a stall of [`crate::link::STALL_MAX`] much that is small may wait, as of
+/// terminals.
+pub(crate) const SMALL_FRAMES_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Frames from a peer of ours; an original never makes them longer than 16 KiB.
 pub(crate) const FRAME_BYTES_MAX: u32 = 128 * 1024;
 /// Streams of one client's connection at a time: each is a connection through the tunnel.

@@ -7,6 +7,7 @@ mod dead;
 mod file;
 mod flags;
 mod grpc;
+mod hostile;
 mod http_connect;
 mod leases;
 mod official;

@@ -182,6 +182,7 @@ where
         .initial_connection_window_size(http2::CARRIER_WINDOW_BYTES)
         .max_frame_size(http2::FRAME_BYTES_MAX)
         .max_send_buffer_size(http2::SEND_BUFFER_BYTES)
+        .data_frame_budget(http2::SMALL_FRAMES_BYTES_MAX)
         .max_header_list_size(grpc::HEADER_BYTES_MAX)
         .enable_push(false);
     Ok(builder.handshake(io).await?)

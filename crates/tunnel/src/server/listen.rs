@@ -225,6 +225,7 @@ where
         .initial_connection_window_size(connection_window)
         .max_frame_size(http2::FRAME_BYTES_MAX)
         .max_send_buffer_size(http2::SEND_BUFFER_BYTES)
+        .data_frame_budget(http2::SMALL_FRAMES_BYTES_MAX)
         .max_concurrent_streams(http2::STREAMS_MAX)
         .max_header_list_size(grpc::HEADER_BYTES_MAX)
         .max_concurrent_reset_streams(http2::RESET_STREAMS_MAX)
