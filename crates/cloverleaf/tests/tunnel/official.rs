@@ -142,7 +142,9 @@ fn connections_closed_at_any_moment_of_their_life_leave_nothing() {
     let (echo, deaf) = (echo(), target(|_stream| std::thread::sleep(WITHIN)));
     for reuse in TUNNELS {
         client.all_good("vanish", echo, 100, &[reuse, "-at-once=8", "-write=100000"]);
-        client.all_good("vanish", deaf, 20, &[reuse, "-at-once=8", "-write=100000"]);
+        // On a busy machine: the library waits 10 s for each close that is stuck behind what is not taken.
+        let patient = [reuse, "-at-once=8", "-write=100000", "-within=60s"];
+        client.all_good("vanish", deaf, 20, &patient);
         client.all_good("echo", echo, 1, &[reuse]);
     }
     let established = "konnectivity_network_proxy_server_established_connections";
