@@ -43,6 +43,7 @@ fn parse(text: &str, source: &str) -> Result<AgentPolicy, Diagnostics> {
         base_dir: Path::new(""),
         files: BTreeSet::new(),
         has_mesh: false,
+        tunnels: Vec::new(),
         elsewhere: None,
     };
     let tree = tree::read(text, &mut cx.report);

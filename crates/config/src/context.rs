@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use model::Listener;
 
+use crate::decode::KnownTunnel;
 use crate::report::Report;
 
 /// One file under way.
@@ -17,6 +18,8 @@ pub(crate) struct Context<'b> {
     pub(crate) files: BTreeSet<PathBuf>,
     /// There is a mesh that upstreams may be reached through.
     pub(crate) has_mesh: bool,
+    /// The tunnels that upstreams may be reached through.
+    pub(crate) tunnels: Vec<KnownTunnel>,
     /// Routes do not come from the file; these are its listeners if it names none.
     pub(crate) elsewhere: Option<&'b [Listener]>,
 }

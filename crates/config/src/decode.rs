@@ -9,6 +9,7 @@ mod listeners;
 mod mesh;
 mod rules;
 mod settings;
+mod tunnels;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::value::{Map, Value};
 use crate::{AdminAddress, MeshConfig};
 
 pub(crate) use listeners::certificate_in_directory;
+pub(crate) use tunnels::Known as KnownTunnel;
 
 /// What a file says, before flags and environment have their word.
 pub(crate) struct Decoded {
@@ -48,6 +50,7 @@ pub(crate) fn file(cx: &mut Context<'_>, root: Option<&Node<'_>>) -> Option<Deco
     let top = value.map(cx, &keys::TOP)?;
     refuse_routes(cx, top);
     cx.has_mesh = top.get("mesh").is_some();
+    tunnels::decode(cx, top);
     let (upstreams, known_upstreams) = upstreams::decode(cx, top);
     let mesh = mesh::decode(cx, top, &known_upstreams);
     let (mut listeners, known_listeners) = listeners::decode(cx, top);
@@ -56,6 +59,7 @@ pub(crate) fn file(cx: &mut Context<'_>, root: Option<&Node<'_>>) -> Option<Deco
     let snapshot = Snapshot {
         listeners,
         upstreams: upstreams.into_iter().map(Arc::new).collect(),
+        tunnels: tunnels::all(cx),
         limits: settings::limits(cx, top),
         timeouts: settings::timeouts(cx, top),
         manners: settings::manners(cx, top),

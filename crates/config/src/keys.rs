@@ -10,6 +10,7 @@ mod mesh;
 mod rules;
 mod settings;
 mod top;
+mod tunnels;
 mod upstreams;
 
 pub(crate) use agents::{AGENT_POLICY, AGENT_RULE};
@@ -20,6 +21,7 @@ pub(crate) use mesh::{MESH, MESH_PORT};
 pub(crate) use rules::{API_KEY, REDIRECT, RULE, RULE_UPSTREAM};
 pub(crate) use settings::{ACCESS_LOG, ADMIN, ECHO, LIMITS, SHUTDOWN, TIMEOUTS};
 pub(crate) use top::TOP;
+pub(crate) use tunnels::{TUNNEL, TUNNEL_TLS, VIA};
 pub(crate) use upstreams::{ENDPOINT, HEALTH_CHECK, UPSTREAM, UPSTREAM_TLS};
 
 /// All sections, in the order of the reference.
@@ -42,6 +44,9 @@ pub(crate) static SECTIONS: &[&Section] = &[
     &ACCESS_LOG,
     &SHUTDOWN,
     &ADMIN,
+    &VIA,
+    &TUNNEL,
+    &TUNNEL_TLS,
     &MESH,
     &MESH_PORT,
     &ECHO,
@@ -119,8 +124,16 @@ pub(crate) enum Kind {
     SocketAddress,
     /// `ip:port` or `off`.
     SocketAddressOrOff,
+    /// `host:port`, or `unix:` and a path.
+    TunnelServer,
+    /// What a cluster is called.
+    Cluster,
     /// A network or an address.
     Network,
+    /// One of these words, or a mapping with the keys of that section.
+    ChoiceOr(&'static [&'static str], &'static Section),
+    /// A name, or a mapping with the keys of that section.
+    TextOr(&'static Section),
     /// A mapping with the keys of that section.
     Object(&'static Section),
     /// A list of these.
@@ -155,6 +168,10 @@ impl Kind {
             Self::ListenAddress => "ip:port, :port or a port".into(),
             Self::SocketAddress => "ip:port, as 127.0.0.1:9090 or [::1]:9090".into(),
             Self::SocketAddressOrOff => "ip:port, as 127.0.0.1:9180, or off".into(),
+            Self::TunnelServer => "host:port, or unix: and the path of a socket".into(),
+            Self::Cluster => "a name of letters, digits, hyphens, dots and underscores".into(),
+            Self::ChoiceOr(words, _) => format!("{} or a mapping", words.join(", ")),
+            Self::TextOr(_) => "a name or a mapping".into(),
             Self::Network => "a network as 10.0.0.0/8, or an IP address".into(),
             Self::Object(_) => "a mapping".into(),
             Self::List(item) => match item {
@@ -207,7 +224,7 @@ mod tests {
         fn walk(kind: Kind, seen: &mut BTreeSet<&'static str>) {
             match kind {
                 Kind::List(item) => walk(*item, seen),
-                Kind::Object(section) => {
+                Kind::Object(section) | Kind::ChoiceOr(_, section) | Kind::TextOr(section) => {
                     seen.insert(section.path);
                     section.keys.iter().for_each(|key| walk(key.kind, seen));
                 }

@@ -148,6 +148,7 @@ pub fn parse(
         base_dir,
         files: BTreeSet::new(),
         has_mesh: false,
+        tunnels: Vec::new(),
         elsewhere: overrides.routes_elsewhere.as_deref(),
     };
     let tree = tree::read(text, &mut cx.report);

@@ -91,6 +91,11 @@ fn takes(key: &Key) -> String {
         Kind::Choice(words) | Kind::LenientChoice(words) => {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
         }
+        Kind::ChoiceOr(words, section) => {
+            let words = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+            format!("{words} or {}", linked(section))
+        }
+        Kind::TextOr(section) => format!("a name or {}", linked(section)),
         Kind::List(Kind::Choice(words)) => {
             let words = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
             format!("a list of {words}")

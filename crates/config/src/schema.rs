@@ -64,7 +64,12 @@ fn plain(text: &str) -> String {
 fn kind(of: Kind) -> Value {
     match of {
         // The decoder takes any scalar as a text; `name: 7` is the name "7".
-        Kind::Text | Kind::Host | Kind::HostPattern | Kind::UrlPath | Kind::File => {
+        Kind::Text
+        | Kind::Host
+        | Kind::HostPattern
+        | Kind::UrlPath
+        | Kind::File
+        | Kind::Cluster => {
             json!({ "type": ["string", "number", "null"] })
         }
         Kind::Boolean => json!({ "type": ["boolean", "null"] }),
@@ -110,19 +115,26 @@ fn kind(of: Kind) -> Value {
         Kind::SocketAddressOrOff => {
             json!({ "type": "string", "pattern": "^(off|.+:[0-9]{1,5})$" })
         }
+        Kind::TunnelServer => {
+            json!({ "type": "string", "pattern": "^(unix:.+|.+:[0-9]{1,5})$" })
+        }
         Kind::Network => json!({ "type": "string" }),
-        Kind::Object(section) => json!({ "anyOf": [
-            { "$ref": format!("#/$defs/{}", section.id) },
-            { "type": "null" },
-        ]}),
+        Kind::ChoiceOr(words, section) => json!({ "anyOf": [choice(words), refer(section)] }),
+        Kind::TextOr(section) => json!({ "anyOf": [kind(Kind::Text), refer(section)] }),
+        Kind::Object(section) => json!({ "anyOf": [refer(section), { "type": "null" }] }),
         Kind::List(item) => {
             let item = match item {
-                Kind::Object(section) => json!({ "$ref": format!("#/$defs/{}", section.id) }),
+                Kind::Object(section) => refer(section),
                 other => kind(*other),
             };
             json!({ "type": ["array", "null"], "items": item })
         }
     }
+}
+
+/// A mapping that is described elsewhere.
+fn refer(section: &Section) -> Value {
+    json!({ "$ref": format!("#/$defs/{}", section.id) })
 }
 
 /// The words, or nothing: blank counts as absent.

@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 use model::{
     AccessLog, Action, Algorithm, Certificate, Endpoint, HealthCheck, HostHeader, HostPattern,
     HttpVersions, Listener, ListenerProtocol, MatchOrder, PathMatch, PathRewrite, PemSource, Probe,
-    Redirect, Rule, RuleSet, Snapshot, Target, TlsVersion, Upstream, UpstreamTls, Verification,
+    Redirect, Rule, RuleSet, Snapshot, Target, TlsVersion, Tunnel, Upstream, UpstreamTls,
+    Verification,
 };
 use serde_json::{Map, Value, json};
 
@@ -33,6 +34,12 @@ pub fn nanoproxy_yaml(snapshot: &Snapshot) -> String {
     out.push_str(if rules.is_empty() { "rules: []\n" } else { "rules:\n" });
     for rule in rules {
         write_rule(&mut out, snapshot, rule);
+    }
+    if !snapshot.tunnels.is_empty() {
+        out.push_str("tunnels:\n");
+    }
+    for tunnel in &snapshot.tunnels {
+        write_tunnel(&mut out, tunnel);
     }
     out
 }
@@ -64,8 +71,7 @@ fn write_upstream(out: &mut String, upstream: &Upstream) {
     let _ = writeln!(out, "    - name: {}", yaml(&upstream.name));
     match upstream.endpoints.as_slice() {
         [Endpoint { target, .. }] => {
-            let _ = writeln!(out, "      {}", host_or_via(target));
-            let _ = writeln!(out, "      port: {}", target.port());
+            write_target(out, "      ", "      ", target);
         }
         endpoints => {
             out.push_str(if endpoints.is_empty() {
@@ -74,8 +80,7 @@ fn write_upstream(out: &mut String, upstream: &Upstream) {
                 "      endpoints:\n"
             });
             for Endpoint { target, weight } in endpoints {
-                let _ = writeln!(out, "        - {}", host_or_via(target));
-                let _ = writeln!(out, "          port: {}", target.port());
+                write_target(out, "        - ", "          ", target);
                 let _ = writeln!(out, "          weight: {weight}");
             }
         }
@@ -90,10 +95,48 @@ fn write_upstream(out: &mut String, upstream: &Upstream) {
     }
 }
 
-fn host_or_via(target: &Target) -> String {
-    match target {
+fn write_tunnel(out: &mut String, tunnel: &Tunnel) {
+    let Tunnel { name, server, mode, tls, .. } = tunnel;
+    let _ = writeln!(out, "    - name: {}", yaml(name));
+    let _ = writeln!(out, "      server: {}", yaml(&server.to_string()));
+    let _ = writeln!(out, "      mode: {}", mode.as_str());
+    let authorities = match &tls.verification {
+        Verification::Authorities(source) => Some(source),
+        Verification::System | Verification::Skip => None,
+    };
+    let own = tls.certificate.as_ref();
+    let files = [
+        ("authorities", authorities),
+        ("certificate", own.map(|own| &own.chain)),
+        ("key", own.map(|own| &own.key)),
+    ];
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    for (key, source) in files {
+        lines.extend(source.map(|source| (key, pem_text(source))));
+    }
+    lines.extend(tls.server_name.as_ref().map(|name| ("serverName", name.to_string())));
+    if !lines.is_empty() {
+        out.push_str("      tls:\n");
+    }
+    for (key, value) in lines {
+        let _ = writeln!(out, "        {key}: {}", yaml(&value));
+    }
+}
+
+/// The keys that say where a target is; the first line begins as it is told.
+fn write_target(out: &mut String, first: &str, indent: &str, target: &Target) {
+    let host = match target {
         Target::ClusterPort(_) => "via: mesh".to_owned(),
         target => format!("host: {}", yaml(&target.host())),
+    };
+    let _ = writeln!(out, "{first}{host}");
+    let _ = writeln!(out, "{indent}port: {}", target.port());
+    if let Target::Tunnelled(there) = target {
+        let _ = writeln!(out, "{indent}via:");
+        let _ = writeln!(out, "{indent}  tunnel: {}", yaml(&there.tunnel));
+        if let Some(cluster) = &there.cluster {
+            let _ = writeln!(out, "{indent}  cluster: {}", yaml(cluster));
+        }
     }
 }
 
@@ -231,6 +274,7 @@ pub fn snapshot_json(snapshot: &Snapshot) -> Value {
         "listeners": listeners,
         "ruleSets": rule_sets,
         "upstreams": snapshot.upstreams.iter().map(|u| upstream_json(u)).collect::<Vec<_>>(),
+        "tunnels": snapshot.tunnels.iter().map(|t| tunnel_json(t)).collect::<Vec<_>>(),
         "limits": {
             "headBytes": limits.head_bytes,
             "headFields": limits.head_fields,
@@ -280,10 +324,30 @@ fn manners_json(snapshot: &Snapshot) -> Value {
     })
 }
 
+fn tunnel_json(tunnel: &Tunnel) -> Value {
+    let tls = &tunnel.tls;
+    json!({
+        "name": &*tunnel.name,
+        "server": tunnel.server.to_string(),
+        "mode": tunnel.mode.as_str(),
+        "authorities": match &tls.verification {
+            Verification::Authorities(pem) => pem_json(pem),
+            Verification::System | Verification::Skip => Value::Null,
+        },
+        "certificate": tls.certificate.as_ref().map(|own| pem_json(&own.chain)),
+        "serverName": tls.server_name.as_ref().map(ToString::to_string),
+    })
+}
+
 fn pem_json(pem: &PemSource) -> Value {
+    json!(pem_text(pem))
+}
+
+/// A file's name, never its content.
+fn pem_text(pem: &PemSource) -> String {
     match pem {
-        PemSource::File(path) => json!(path.display().to_string()),
-        PemSource::Inline(_) => json!("<inline>"),
+        PemSource::File(path) => path.display().to_string(),
+        PemSource::Inline(_) => "<inline>".to_owned(),
     }
 }
 

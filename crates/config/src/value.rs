@@ -71,7 +71,7 @@ impl<'n, 'p> Value<'n, 'p> {
 
     /// One of the words of a choice; a blank text counts as absent.
     pub(crate) fn choice(&self, cx: &mut Context<'_>, kind: Kind) -> Option<&'static str> {
-        let Kind::Choice(words) = kind else { return None };
+        let (Kind::Choice(words) | Kind::ChoiceOr(words, _)) = kind else { return None };
         let text = self.text(cx, kind)?;
         let word = words.iter().copied().find(|w| *w == text);
         if word.is_none() {

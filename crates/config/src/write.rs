@@ -14,7 +14,7 @@ use std::time::Duration;
 use model::{
     Action, Algorithm, Certificate, HealthCheck, HostHeader, HostPattern, HttpVersions, Listener,
     ListenerProtocol, Manners, MatchOrder, PathMatch, PathRewrite, PemSource, PoolLimits, Probe,
-    Redirect, Rule, Snapshot, Target, TlsTermination, TlsVersion, Upstream, UpstreamTls,
+    Redirect, Rule, Snapshot, Target, TlsTermination, TlsVersion, Tunnel, Upstream, UpstreamTls,
     Verification,
 };
 
@@ -47,6 +47,10 @@ pub fn write(snapshot: &Snapshot, listeners: bool, folder: &str) -> Written {
     if listeners {
         let all = snapshot.listeners.iter().map(|listener| writer.listener(listener));
         top.push(("listeners", Node::List(all.collect())));
+    }
+    if !snapshot.tunnels.is_empty() {
+        let tunnels = snapshot.tunnels.iter().map(|tunnel| writer.tunnel(tunnel));
+        top.push(("tunnels", Node::List(tunnels.collect())));
     }
     let upstreams = snapshot.upstreams.iter().filter(|upstream| !upstream.endpoints.is_empty());
     let upstreams = upstreams.map(|upstream| writer.upstream(upstream)).collect();
@@ -318,12 +322,39 @@ impl Writer<'_> {
                 _ => vec![("host", text(target.host()))],
             };
             keys.push(("port", number(target.port())));
+            if let Target::Tunnelled(there) = target {
+                let tunnel = ("tunnel", text(&there.tunnel));
+                let cluster = there.cluster.iter().map(|cluster| ("cluster", text(cluster)));
+                keys.push(("via", Node::Map([tunnel].into_iter().chain(cluster).collect())));
+            }
             if endpoint.weight != 1 {
                 keys.push(("weight", number(endpoint.weight)));
             }
             Node::Map(keys)
         });
         keys.push(("endpoints", Node::List(endpoints.collect())));
+        Node::Map(keys)
+    }
+
+    fn tunnel(&mut self, tunnel: &Tunnel) -> Node {
+        let mut keys = vec![
+            ("name", text(&tunnel.name)),
+            ("server", text(tunnel.server.to_string())),
+            ("mode", text(tunnel.mode.as_str())),
+        ];
+        let mut tls = Vec::new();
+        if let Verification::Authorities(pem) = &tunnel.tls.verification {
+            tls.push(("authorities", self.pem(pem)));
+        }
+        if let Some(own) = &tunnel.tls.certificate {
+            tls.push(("certificate", self.pem(&own.chain)));
+            tls.push(("key", self.pem(&own.key)));
+        }
+        let server_name = tunnel.tls.server_name.as_ref();
+        tls.extend(server_name.map(|name| ("serverName", text(name.as_str()))));
+        if !tls.is_empty() {
+            keys.push(("tls", Node::Map(tls)));
+        }
         Node::Map(keys)
     }
 
@@ -469,8 +500,14 @@ listeners:
           key: k.pem
           hosts: [a.test, '*.b.test']
           clientCertificates: {authorities: ca.pem, optional: true}
+tunnels:
+  - {name: near, server: 'unix:/run/s.sock', mode: httpConnect}
+  - {name: hub, server: 'hub.test:8090', tls: {authorities: ca.pem, certificate: c.pem, key: k.pem, serverName: h.test}}
 upstreams:
   - {name: one, host: a.internal, port: 81}
+  - name: far
+    via: {tunnel: hub, cluster: one}
+    endpoints: [{address: 'w.x:80'}, {address: 'w.x:80', via: {tunnel: near}}]
   - name: two/x
     scheme: https
     balance: clientAddress

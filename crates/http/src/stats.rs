@@ -49,7 +49,7 @@ pub const HANDSHAKE_RESULTS: [&str; 17] = [
     "other",
 ];
 /// How attempts to connect to an endpoint end.
-pub const CONNECT_RESULTS: [&str; 10] = [
+pub const CONNECT_RESULTS: [&str; 11] = [
     "ok",
     "refused",
     "unreachable",
@@ -57,19 +57,21 @@ pub const CONNECT_RESULTS: [&str; 10] = [
     "resolve",
     "busy",
     "nobody",
+    "tunnel",
     "tls",
     "abandoned",
     "other",
 ];
 /// How health checks end: well, without a connection, as [`CONNECT_RESULTS`] has it, or without an answer that says
 /// that the endpoint can serve.
-pub const HEALTH_RESULTS: [&str; 11] = [
+pub const HEALTH_RESULTS: [&str; 12] = [
     "ok",
     "refused",
     "unreachable",
     "timeout",
     "resolve",
     "nobody",
+    "tunnel",
     "tls",
     "closed",
     "malformed",

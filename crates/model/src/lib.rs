@@ -10,6 +10,7 @@ mod host;
 mod limits;
 mod listener;
 mod rule;
+mod tunnel;
 mod upstream;
 
 pub use agent::{AgentPolicy, AgentRule, AgentWho, TextPattern};
@@ -24,6 +25,7 @@ pub use rule::{
     Action, ApiKey, MatchOrder, PathMatch, PathRewrite, Redirect, Rule, RuleSet, Scheme,
     UpstreamRef,
 };
+pub use tunnel::{Tunnel, TunnelMode, TunnelServer, TunnelTls, Tunnelled};
 pub use upstream::{
     Algorithm, Endpoint, HealthCheck, HostHeader, PoolLimits, Probe, Target, Upstream, UpstreamId,
     UpstreamTls, Verification,
@@ -43,6 +45,8 @@ pub struct Snapshot {
     /// Where traffic can go. Names are unique; rules refer to them by [`UpstreamId`], the index here. Arc: a source
     /// that changes one of thousands shares the others with the snapshot before.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What endpoints behind tunnels are reached through. Names are unique; targets refer to them by name.
+    pub tunnels: Vec<Arc<Tunnel>>,
     /// Bounds on what a peer can make grow.
     pub limits: Limits,
     /// Bounds on waiting, used where a listener, rule or upstream sets none of its own.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{HostName, Name, PemSource, Place};
+use crate::{HostName, Name, PemSource, Place, Tunnelled};
 
 /// An upstream's index in its snapshot. Means nothing in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,7 +44,7 @@ pub struct Endpoint {
     pub weight: u32,
 }
 
-/// What a dialer is given. Endpoints behind tunnels will be a further variant.
+/// What a dialer is given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// An address.
@@ -55,6 +55,8 @@ pub enum Target {
     ClusterPort(u16),
     /// An endpoint of the upstream of that name, as the upstream has it chosen. Never itself an endpoint.
     Upstream(Name),
+    /// An address or a name in a network that is reached through a tunnel.
+    Tunnelled(Arc<Tunnelled>),
 }
 
 impl Target {
@@ -68,6 +70,7 @@ impl Target {
             Self::Address(address) => address.port(),
             Self::Named(_, port) | Self::ClusterPort(port) => *port,
             Self::Upstream(_) => 0,
+            Self::Tunnelled(there) => there.to.port(),
         }
     }
 
@@ -78,6 +81,7 @@ impl Target {
             Self::Address(address) => address.ip().to_string(),
             Self::Named(name, _) => name.to_string(),
             Self::ClusterPort(_) | Self::Upstream(_) => Self::HERE.to_owned(),
+            Self::Tunnelled(there) => there.to.host(),
         }
     }
 
@@ -86,6 +90,7 @@ impl Target {
     pub fn authority(&self, default_port: u16) -> String {
         match self {
             Self::Address(address) => address.to_string(),
+            Self::Tunnelled(there) => there.to.authority(default_port),
             target if target.port() == default_port => target.host(),
             target => format!("{}:{}", target.host(), target.port()),
         }
@@ -99,6 +104,7 @@ impl std::fmt::Display for Target {
             Self::Named(name, port) => write!(f, "{name}:{port}"),
             Self::ClusterPort(port) => write!(f, "mesh:{port}"),
             Self::Upstream(name) => write!(f, "upstream:{name}"),
+            Self::Tunnelled(there) => write!(f, "{there}"),
         }
     }
 }

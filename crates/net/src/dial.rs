@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use model::Target;
+use model::{HostName, Target};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::Instant;
 
 use crate::resolve::{ResolveError, Resolver};
@@ -30,6 +30,7 @@ pub struct Dialer {
 struct Ways {
     cluster_ports: OnceLock<Arc<dyn Way>>,
     upstreams: OnceLock<Arc<dyn Way>>,
+    tunnels: OnceLock<Arc<dyn Way>>,
 }
 
 /// Why whoever was asked to connect further did not.
@@ -93,6 +94,17 @@ pub enum DialError {
         #[source]
         reason: Refusal,
     },
+    /// The way there did not lead there.
+    #[error("connecting to {target}")]
+    Way {
+        /// Where to.
+        target: String,
+        /// One of the words of [`DialError::as_str`].
+        word: &'static str,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 impl DialError {
@@ -102,8 +114,8 @@ impl DialError {
         Self::Refused { target: target.to_string(), reason }
     }
 
-    /// A short word for metrics: `resolve`, `refused`, `unreachable`, `timeout`, `tls`, `busy`, `nobody`, `other`. Of
-    /// all of them nothing was sent, so that another target may be tried.
+    /// A short word for metrics: `resolve`, `refused`, `unreachable`, `timeout`, `tls`, `busy`, `nobody`, `tunnel`,
+    /// `other`. Of all of them nothing was sent, so that another target may be tried.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         use std::io::ErrorKind;
@@ -122,6 +134,7 @@ impl DialError {
                 Refusal::Nobody => "nobody",
                 Refusal::NoWay => "other",
             },
+            Self::Way { word, .. } => word,
         }
     }
 }
@@ -135,6 +148,12 @@ impl Dialer {
     /// Reaches upstreams by this from now on, in all clones. `false` where there is a way already, which stays.
     pub fn add_way_to_upstreams(&self, way: Arc<dyn Way>) -> bool {
         self.ways.upstreams.set(way).is_ok()
+    }
+
+    /// Reaches what is behind tunnels by this from now on, in all clones. `false` where there is a way already, which
+    /// stays.
+    pub fn add_way_through_tunnels(&self, way: Arc<dyn Way>) -> bool {
+        self.ways.tunnels.set(way).is_ok()
     }
 
     /// Connects to a target of any kind within `timeout`. `client` is whose connection it is, for ways that can tell
@@ -154,6 +173,7 @@ impl Dialer {
             }
             Target::ClusterPort(_) => self.ways.cluster_ports.get(),
             Target::Upstream(_) => self.ways.upstreams.get(),
+            Target::Tunnelled(_) => self.ways.tunnels.get(),
         };
         match way {
             Some(way) => way.connect(target, client, timeout).await,
@@ -189,6 +209,50 @@ impl Dialer {
         self.connect_as(target, timeout, First::We).await
     }
 
+    /// A socket for datagrams to and from an address, or the first address of a name, alone. Nobody is asked whether
+    /// there is somebody there. Dropped, it is closed.
+    ///
+    /// # Errors
+    /// [`DialError`]. There is no way to any other kind of target.
+    pub async fn connect_udp(
+        &self,
+        target: &Target,
+        timeout: Duration,
+    ) -> Result<UdpSocket, DialError> {
+        let failed = |source| DialError::Connect { target: target.to_string(), source };
+        let address = match target {
+            Target::Address(address) => *address,
+            Target::Named(name, port) => {
+                let deadline = Instant::now() + timeout;
+                let addresses = self.resolve(target, name, (deadline, timeout)).await?;
+                let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
+                SocketAddr::new(*addresses.first().ok_or_else(none)?, *port)
+            }
+            _ => return Err(DialError::refused(target, Refusal::NoWay)),
+        };
+        let any: SocketAddr = match address {
+            SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(any).await.map_err(failed)?;
+        socket.connect(address).await.map_err(failed)?;
+        Ok(socket)
+    }
+
+    /// The addresses of a name, until a deadline.
+    async fn resolve(
+        &self,
+        target: &Target,
+        name: &HostName,
+        (deadline, waited): (Instant, Duration),
+    ) -> Result<Arc<[std::net::IpAddr]>, DialError> {
+        let resolved = tokio::time::timeout_at(deadline, self.resolver.resolve(name.as_str()));
+        resolved
+            .await
+            .map_err(|_| DialError::Timeout { target: target.to_string(), waited })?
+            .map_err(|source| DialError::Resolve { target: target.to_string(), source })
+    }
+
     async fn connect_as(
         &self,
         target: &Target,
@@ -199,15 +263,11 @@ impl Dialer {
         let (name, port) = match target {
             Target::Address(address) => return connect_one(target, *address, timeout, first).await,
             Target::Named(name, port) => (name, *port),
-            Target::ClusterPort(_) | Target::Upstream(_) => {
+            Target::ClusterPort(_) | Target::Upstream(_) | Target::Tunnelled(_) => {
                 return Err(DialError::refused(target, Refusal::NoWay));
             }
         };
-        let resolved = tokio::time::timeout_at(deadline, self.resolver.resolve(name.as_str()));
-        let addresses = resolved
-            .await
-            .map_err(|_| DialError::Timeout { target: target.to_string(), waited: timeout })?
-            .map_err(|source| DialError::Resolve { target: target.to_string(), source })?;
+        let addresses = self.resolve(target, name, (deadline, timeout)).await?;
         let mut last = None;
         for (tried, ip) in addresses.iter().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());

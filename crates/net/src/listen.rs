@@ -2,7 +2,7 @@
 //!
 //! Must not know what is served.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -100,6 +100,34 @@ fn try_bind(
     }
     let bind_one = |_| socket(address, true).map(TcpListener::from);
     (0..count.max(1)).map(bind_one).collect()
+}
+
+/// As [`bind`], for datagrams: whose they are is the kernel's choice, the same for one sender's.
+///
+/// # Errors
+/// [`ListenError`] with the kernel's reason.
+pub fn bind_datagrams(address: SocketAddr, count: usize) -> Result<Vec<UdpSocket>, ListenError> {
+    let bound = || -> std::io::Result<Vec<UdpSocket>> {
+        let probe = datagram_socket(address, false)?;
+        let port = local(&probe)?.port();
+        drop(probe);
+        let address = SocketAddr::new(address.ip(), port);
+        (0..count.max(1)).map(|_| datagram_socket(address, true).map(UdpSocket::from)).collect()
+    };
+    bound().map_err(|source| ListenError { address, source })
+}
+
+fn datagram_socket(address: SocketAddr, shared: bool) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 fn local(socket: &Socket) -> std::io::Result<SocketAddr> {

@@ -92,6 +92,8 @@ pub struct Stats {
     pub dial_failures: Counter,
     /// Connections to targets now.
     pub open_endpoints: Gauge,
+    /// Datagrams of targets for which there was no room.
+    pub datagrams_dropped: Counter,
     /// Streams to servers that could not be had, by reason.
     pub connect_failures: Named<1>,
     /// Streams to servers that failed, by direction.

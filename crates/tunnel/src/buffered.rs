@@ -51,6 +51,11 @@ impl<S> Buffered<S> {
         }
     }
 
+    /// The stream below.
+    pub(crate) fn inner(&self) -> &S {
+        &self.inner
+    }
+
     /// From now on whoever writes flushes. TLS does not, for the alert with which a handshake fails.
     pub(crate) fn bundle_writes(&self) {
         self.bundles_writes.set(true);

@@ -326,12 +326,24 @@ impl Tunnelled {
         wake(&mut state.sender);
     }
 
+    /// Ready when the other side has closed it, with the reason if there is one. What has arrived may still be read.
+    pub(crate) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<String> {
+        let mut state = self.carrier.lock();
+        if let Some(reason) = state.link.closed(self.number) {
+            return Poll::Ready(reason.to_owned());
+        }
+        if let Some(waiting) = state.link.ends_mut(self.number) {
+            wait(&mut waiting.reader, cx);
+        }
+        Poll::Pending
+    }
+
     /// Takes it out of the stream without a word: the other side has never heard of it.
     pub(crate) fn forget(self) {
         self.carrier.lock().link.forget(self.number);
     }
 
-    /// Ends it, for this reason if there is one.
+    /// Ends it. With a reason it has broken off: the other end had better reset what is behind it.
     pub(crate) fn close(self, reason: &str) {
         self.end(reason);
     }

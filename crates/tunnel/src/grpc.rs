@@ -1,10 +1,14 @@
-//! gRPC, as far as two methods need it, over the `h2` crate: heads of requests and answers, and the packets of a
-//! stream.
+//! gRPC, as far as two methods need it, over the `h2` crate: heads of requests and answers, the packets of a stream,
+//! and payload on its way into one.
 //!
 //! Must not know what the packets say.
 
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 
 use crate::packet::{DecodeError, Decoder, Message, Packet};
@@ -120,16 +124,24 @@ impl PacketReader {
     /// The next packet; `None` at the end of the stream. The sender may send more once everything that has arrived
     /// was asked for. Dropped, nothing is lost.
     pub(crate) async fn next(&mut self) -> Result<Option<Packet>, StreamError> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`Self::next`].
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Packet>, StreamError>> {
         loop {
             if let Some(packet) = self.decoder.next_packet()? {
-                return Ok(Some(packet));
+                return Poll::Ready(Ok(Some(packet)));
             }
             let held = std::mem::take(&mut self.held);
             if held > 0 {
                 self.stream.flow_control().release_capacity(held).map_err(StreamError::Http2)?;
             }
-            match self.stream.data().await {
-                None => return Ok(None),
+            match ready!(self.stream.poll_data(cx)) {
+                None => return Poll::Ready(Ok(None)),
                 Some(bytes) => {
                     let bytes = bytes.map_err(StreamError::Http2)?;
                     self.held += bytes.len();
@@ -137,5 +149,69 @@ impl PacketReader {
                 }
             }
         }
+    }
+}
+
+/// Payload of one connection on its way into a stream that is that connection's alone. It asks for as much of the
+/// windows as it has payload: a stream that has nothing to send holds nothing that others wait for.
+#[derive(Debug)]
+pub(crate) struct PayloadSender {
+    stream: SendStream<Message>,
+    left: Bytes,
+}
+
+impl PayloadSender {
+    /// Payload of a packet.
+    pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+    pub(crate) fn new(stream: SendStream<Message>) -> Self {
+        Self { stream, left: Bytes::new() }
+    }
+
+    /// The stream itself, for all that is no payload.
+    pub(crate) fn stream(&mut self) -> &mut SendStream<Message> {
+        &mut self.stream
+    }
+
+    /// Takes payload, at most [`Self::PAYLOAD_BYTES_MAX`], once [`Self::poll_empty`] is ready. More is cut off.
+    pub(crate) fn give(&mut self, payload: Bytes) {
+        self.left = payload;
+    }
+
+    /// Sends what was given; ready when nothing is left. `sent` hears of each packet.
+    pub(crate) fn poll_empty(
+        &mut self,
+        connection: i64,
+        cx: &mut Context<'_>,
+        sent: impl Fn(&Packet),
+    ) -> Poll<Result<(), StreamError>> {
+        while !self.left.is_empty() {
+            let capacity = self.stream.capacity();
+            if capacity <= Message::OVERHEAD_BYTES_MAX {
+                self.stream.reserve_capacity(self.left.len() + Message::OVERHEAD_BYTES_MAX);
+                match ready!(self.stream.poll_capacity(cx)) {
+                    None => return Poll::Ready(Err(StreamError::Ended)),
+                    Some(Err(error)) => return Poll::Ready(Err(StreamError::Http2(error))),
+                    Some(Ok(_)) => continue,
+                }
+            }
+            let most = capacity - Message::OVERHEAD_BYTES_MAX;
+            let bytes = self.left.split_to(self.left.remaining().min(most));
+            let packet = Packet::Data { connection, bytes };
+            sent(&packet);
+            let message = Message::new(&packet);
+            self.stream.send_data(message, false).map_err(StreamError::Http2)?;
+        }
+        // What the head took less than was asked for.
+        if self.stream.capacity() > 0 {
+            self.stream.reserve_capacity(0);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the other side has reset the stream, or the connection below is gone.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        let reset = ready!(self.stream.poll_reset(cx));
+        Poll::Ready(reset.map_or_else(StreamError::Http2, StreamError::Reset))
     }
 }

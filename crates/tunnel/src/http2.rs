@@ -37,7 +37,7 @@ pub(crate) const RESET_STREAMS_MAX: usize = 4096;
 /// How long the preface and a TLS handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the answer to a question may take before the other side counts as dead (gRPC's default).
-const PONG_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Keeps most of what waits to be sent in this program, where payload of other connections can still go before it.
 pub(crate) fn keep_queue_short(stream: &TcpStream) {

@@ -330,8 +330,9 @@ impl<T: Ends> Link<T> {
         if over_by_both || gone || self.ended {
             return self.remove(connection);
         }
-        if matches!(found.input, In::Closed(_)) {
-            // Nobody reads it.
+        let client_broke_off = self.side == Side::Server && !reason.is_empty();
+        if matches!(found.input, In::Closed(_)) || client_broke_off {
+            // Nobody reads it, or nobody may take it for complete.
             found.outbound.clear();
         }
         match found.out {
@@ -601,11 +602,20 @@ impl<T: Ends> Link<T> {
         found.len()
     }
 
+    /// Whether a connection is closed, and why if there is a reason; what has arrived may still be read.
+    #[must_use]
+    pub fn closed(&self, number: i64) -> Option<&str> {
+        match self.connections.get(&number).map(|connection| &connection.input) {
+            None => Some(""),
+            Some(In::Closed(reason)) => Some(reason),
+            Some(In::Open | In::Finished) => None,
+        }
+    }
+
     /// Whether the other side has closed a connection, or it is not there.
     #[must_use]
     pub fn is_closed(&self, connection: i64) -> bool {
-        let found = self.connections.get(&connection);
-        found.is_none_or(|found| matches!(found.input, In::Closed(_)))
+        self.closed(connection).is_some()
     }
 
     /// Drops the payload of connections that are closed here and of which the other side has taken nothing since this

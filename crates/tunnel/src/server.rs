@@ -6,7 +6,7 @@
 
 pub mod admission;
 mod agents;
-mod connect;
+pub(crate) mod connect;
 mod hub;
 pub mod listen;
 mod proxy;
@@ -119,7 +119,7 @@ impl Stats {
 
     fn dial_failed(&self, error: &DialError) {
         let counter = match error {
-            DialError::NoAgent => &self.no_agent,
+            DialError::NoAgent | DialError::NoCluster(_) => &self.no_agent,
             DialError::Refused(_) | DialError::Address(_) => &self.refused,
             DialError::AgentGone => &self.agent_gone,
             DialError::Timeout(_) => &self.dial_timeouts,

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Sleep;
 
 use crate::carrier::Tunnelled;
-use crate::link::Read;
+use crate::link::{Closed, Read};
 
 /// Read at once.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -55,18 +55,88 @@ pub(crate) struct Manners<S> {
     pub(crate) linger: Option<Duration>,
     /// Makes its close a reset, where it can: what it got is not the whole.
     pub(crate) reset: fn(&S),
+    /// What its end means where TLS has not said that it is one.
+    pub(crate) cut: Cut,
+}
+
+/// What an end means that TLS has not announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// It has broken off.
+    BreaksOff,
+    /// An end like any other: clients that are not ours leave so.
+    Ends,
+}
+
+/// A connection through the tunnel.
+pub(crate) trait Through {
+    /// Payload, or how it ended; never [`Read::Wait`].
+    fn poll_read(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Read>;
+    /// How much payload is taken now, at least a byte.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Closed>>;
+    /// Gives it payload, as much as there is room for.
+    fn push(&mut self, bytes: Bytes) -> Result<(), Closed>;
+    /// Nothing more is sent. Without half-close that ends the connection.
+    fn finish(&mut self);
+    /// Ready when what was given needs no further polling.
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+    /// Whether the end of one direction leaves the other open.
+    fn has_half_close(&self) -> bool;
+    /// Whether the other side has closed it, as far as is known.
+    fn is_closed(&self) -> bool;
+    /// Ready when the other side has closed it, also where one direction has ended before.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<String>;
+    /// Ends it after what it was given; with a reason it has broken off.
+    fn close(self, reason: &str);
+}
+
+impl Through for Tunnelled {
+    fn poll_read(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Read> {
+        Tunnelled::poll_read(self, most, cx)
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Closed>> {
+        Tunnelled::poll_room(self, cx)
+    }
+
+    fn push(&mut self, bytes: Bytes) -> Result<(), Closed> {
+        Tunnelled::push(self, bytes)
+    }
+
+    fn finish(&mut self) {
+        Tunnelled::finish(self);
+    }
+
+    fn has_half_close(&self) -> bool {
+        Tunnelled::has_half_close(self)
+    }
+
+    fn is_closed(&self) -> bool {
+        Tunnelled::is_closed(self)
+    }
+
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        Tunnelled::poll_closed(self, cx)
+    }
+
+    fn close(self, reason: &str) {
+        Tunnelled::close(self, reason);
+    }
 }
 
 /// Carries bytes until it is over. `first` has been read from the other connection already. A connection that breaks
 /// off on one side is broken off on the other, so that nobody takes a part for the whole. Dropped, both connections are
 /// closed.
-pub(crate) async fn splice<S>(
-    tunnelled: Tunnelled,
+pub(crate) async fn splice<T, S>(
+    mut through: T,
     mut other: S,
     first: Bytes,
-    Manners { linger, reset }: Manners<S>,
+    Manners { linger, reset, cut }: Manners<S>,
 ) -> End
 where
+    T: Through,
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut inward = Inward::default();
@@ -75,32 +145,39 @@ where
     let mut outward = Outward::default();
     if !first.is_empty() {
         // It is over where it does not take it; what is read next says so.
-        let _ = tunnelled.push(first);
+        let _ = through.push(first);
     }
     let end = poll_fn(|cx| {
-        if let Poll::Ready(end) = outward.poll(&tunnelled, &mut other, cx) {
+        if let Poll::Ready(end) = outward.poll(&mut through, &mut other, cx) {
             return Poll::Ready(end);
         }
         let (blocked, written) = (outward.left.has_remaining(), outward.written);
         if let Some(linger) = linger.filter(|_| blocked)
-            && lingering.poll(linger, || (written, tunnelled.is_closed()), cx).is_ready()
+            && lingering.poll(linger, || (written, through.is_closed()), cx).is_ready()
         {
             return Poll::Ready(End::Failed);
         }
         if !inward.ended
-            && let Poll::Ready(how) = inward.poll(&tunnelled, &mut other, cx)
+            && let Poll::Ready(how) = inward.poll(&mut through, &mut other, cx)
         {
             inward.ended = true;
             match how {
-                InwardEnd::Finished if tunnelled.has_half_close() => tunnelled.finish(),
+                InwardEnd::Finished if through.has_half_close() => through.finish(),
                 InwardEnd::Finished => return Poll::Ready(End::Finished),
-                InwardEnd::Failed => return Poll::Ready(End::Failed),
+                InwardEnd::Cut if cut == Cut::Ends => return Poll::Ready(End::Finished),
+                InwardEnd::Cut | InwardEnd::Failed => return Poll::Ready(End::Failed),
                 // What has come from the tunnel is still to be passed on.
                 InwardEnd::NotTaken => {}
             }
         }
-        if inward.ended && outward.stage == Stage::Ended {
-            return Poll::Ready(End::Finished);
+        let is_flushed = through.poll_flush(cx).is_ready();
+        if outward.stage == Stage::Ended {
+            if inward.ended && is_flushed {
+                return Poll::Ready(End::Finished);
+            }
+            if let Poll::Ready(reason) = through.poll_closed(cx) {
+                return Poll::Ready(End::Closed(reason));
+            }
         }
         let moved = || (written + inward.pushed, inward.ended || inward.full);
         if moved().1 && stuck.poll(STUCK_MAX, moved, cx).is_ready() {
@@ -109,14 +186,24 @@ where
         Poll::Pending
     })
     .await;
-    match &end {
-        End::Finished => tunnelled.close(""),
+    leave(through, other, &end, reset).await;
+    end
+}
+
+/// Ends both connections as one of them has ended.
+async fn leave<T, S>(through: T, mut other: S, end: &End, reset: fn(&S))
+where
+    T: Through,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match end {
+        End::Finished => through.close(""),
         End::Failed => {
             reset(&other);
-            tunnelled.close("the connection broke off");
+            through.close("the connection broke off");
         }
         End::Closed(reason) => {
-            tunnelled.close("");
+            through.close("");
             if reason.is_empty() {
                 // What was written is still to be sent, with the end after it.
                 let _ = poll_fn(|cx| Pin::new(&mut other).poll_shutdown(cx)).await;
@@ -125,7 +212,6 @@ where
             }
         }
     }
-    end
 }
 
 /// Looks now and then whether bytes still move.
@@ -162,6 +248,8 @@ impl Patience {
 enum InwardEnd {
     /// The other connection has said all.
     Finished,
+    /// The other connection ended without a word.
+    Cut,
     /// The other connection failed.
     Failed,
     /// The tunnel takes nothing any more.
@@ -179,23 +267,26 @@ struct Inward {
 }
 
 impl Inward {
-    fn poll<S: AsyncRead + Unpin>(
+    fn poll<T: Through, S: AsyncRead + Unpin>(
         &mut self,
-        tunnelled: &Tunnelled,
+        through: &mut T,
         other: &mut S,
         cx: &mut Context<'_>,
     ) -> Poll<InwardEnd> {
         for _ in 0..STEPS_IN_A_ROW_MAX {
-            let room = tunnelled.poll_room(cx);
+            let room = through.poll_room(cx);
             self.full = room.is_pending();
             let Ok(room) = ready!(room) else { return Poll::Ready(InwardEnd::NotTaken) };
             match ready!(poll_bytes(other, room, cx)) {
                 Ok(bytes) if bytes.is_empty() => return Poll::Ready(InwardEnd::Finished),
                 Ok(bytes) => {
                     self.pushed += bytes.len() as u64;
-                    if tunnelled.push(bytes).is_err() {
+                    if through.push(bytes).is_err() {
                         return Poll::Ready(InwardEnd::NotTaken);
                     }
+                }
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(InwardEnd::Cut);
                 }
                 Err(_) => return Poll::Ready(InwardEnd::Failed),
             }
@@ -206,7 +297,7 @@ impl Inward {
 }
 
 /// Reads what there is, at most so much; nothing is the end.
-fn poll_bytes<S: AsyncRead + Unpin>(
+pub(crate) fn poll_bytes<S: AsyncRead + Unpin>(
     from: &mut S,
     most: usize,
     cx: &mut Context<'_>,
@@ -247,9 +338,9 @@ enum Stage {
 
 impl Outward {
     /// Ready where both directions are over.
-    fn poll<S: AsyncWrite + Unpin>(
+    fn poll<T: Through, S: AsyncWrite + Unpin>(
         &mut self,
-        tunnelled: &Tunnelled,
+        through: &mut T,
         other: &mut S,
         cx: &mut Context<'_>,
     ) -> Poll<End> {
@@ -260,7 +351,7 @@ impl Outward {
             if self.stage == Stage::Ended {
                 return Poll::Pending;
             }
-            let Poll::Ready(read) = tunnelled.poll_read(OUT_BYTES_MAX, cx) else {
+            let Poll::Ready(read) = through.poll_read(OUT_BYTES_MAX, cx) else {
                 if !self.flushed && ready!(Pin::new(&mut *other).poll_flush(cx)).is_err() {
                     return Poll::Ready(End::Failed);
                 }

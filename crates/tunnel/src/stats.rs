@@ -33,8 +33,16 @@ pub struct Gauge(AtomicI64);
 impl Gauge {
     /// Counts one more until what is returned is dropped.
     pub(crate) fn count(&self) -> Counted<'_> {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add();
         Counted(self)
+    }
+
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Now; never below 0.
@@ -50,7 +58,7 @@ pub(crate) struct Counted<'a>(&'a Gauge);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.sub();
     }
 }
 

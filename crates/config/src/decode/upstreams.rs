@@ -9,9 +9,11 @@ use model::{
     UpstreamTls, Verification,
 };
 
+use super::tunnels::{self, Through};
 use crate::context::Context;
 use crate::keys;
 use crate::scalar;
+use crate::tree::Data;
 use crate::value::{Map, Value};
 
 /// Every upstream name in the file and its index; `None` if it has errors, so that a rule which names it
@@ -104,7 +106,7 @@ fn endpoints(cx: &mut Context<'_>, map: Map<'_, '_>, default_port: u16) -> Vec<E
         }
         let host = map.host(cx, "host");
         return host
-            .map(|host| Endpoint { target: target(host, port), weight: 1 })
+            .map(|host| Endpoint { target: via.to(target(host, port)), weight: 1 })
             .into_iter()
             .collect();
     };
@@ -116,9 +118,9 @@ fn endpoints(cx: &mut Context<'_>, map: Map<'_, '_>, default_port: u16) -> Vec<E
         }
     }
     let endpoints = map
-        .list(cx, "endpoints", |cx, _, item| endpoint(cx, item, (via, default_port)))
+        .list(cx, "endpoints", |cx, _, item| endpoint(cx, item, (&via, default_port)))
         .unwrap_or_default();
-    if matches!(&list.node.data, crate::tree::Data::List(items) if items.is_empty()) {
+    if matches!(&list.node.data, Data::List(items) if items.is_empty()) {
         let none = list.error(cx, "an empty list").expected("at least one endpoint");
         cx.report.push(none);
     }
@@ -126,13 +128,27 @@ fn endpoints(cx: &mut Context<'_>, map: Map<'_, '_>, default_port: u16) -> Vec<E
 }
 
 /// How an endpoint is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Via {
     Direct,
     Mesh,
+    Tunnel(Through),
+}
+
+impl Via {
+    /// An address or a name, reached so.
+    fn to(&self, target: Target) -> Target {
+        match self {
+            Self::Direct | Self::Mesh => target,
+            Self::Tunnel(through) => through.to(target),
+        }
+    }
 }
 
 fn via(cx: &mut Context<'_>, map: Map<'_, '_>) -> Option<Via> {
+    if let Some(value) = map.get("via").filter(|via| matches!(via.node.data, Data::Map(_))) {
+        return tunnels::through(cx, value).map(Via::Tunnel);
+    }
     match map.choice(cx, "via")? {
         "mesh" => {
             let value = map.get("via")?;
@@ -172,14 +188,15 @@ fn cluster_port(
 fn endpoint(
     cx: &mut Context<'_>,
     item: Value<'_, '_>,
-    (usual_via, default_port): (Via, u16),
+    (usual_via, default_port): (&Via, u16),
 ) -> Option<Endpoint> {
     let map = item.map(cx, &keys::ENDPOINT)?;
     let weight = map.integer(cx, "weight").and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
     let port = map.port(cx, "port", default_port);
     let host = map.get("host").filter(|host| !is_blank(host));
     let address = map.get("address").filter(|address| !is_blank(address));
-    if via(cx, map).unwrap_or(usual_via) == Via::Mesh {
+    let via = via(cx, map).unwrap_or_else(|| usual_via.clone());
+    if via == Via::Mesh {
         let target = cluster_port(cx, map, &[("host", host), ("address", address)])?;
         return Some(Endpoint { target, weight });
     }
@@ -203,7 +220,7 @@ fn endpoint(
             return None;
         }
     };
-    Some(Endpoint { target, weight })
+    Some(Endpoint { target: via.to(target), weight })
 }
 
 /// An address needs no resolving.
@@ -215,7 +232,7 @@ fn target(host: HostName, port: u16) -> Target {
 }
 
 fn is_blank(value: &Value<'_, '_>) -> bool {
-    matches!(&value.node.data, crate::tree::Data::Scalar { text, .. } if text.is_empty())
+    matches!(&value.node.data, Data::Scalar { text, .. } if text.is_empty())
 }
 
 fn tls(cx: &mut Context<'_>, upstream: Map<'_, '_>, https: bool) -> Option<UpstreamTls> {

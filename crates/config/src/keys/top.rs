@@ -2,7 +2,7 @@
 
 use super::{
     ACCESS_LOG, ADMIN, ECHO, Key, Kind, LIMITS, LISTENER, MESH, RULE, SHUTDOWN, Section, TIMEOUTS,
-    UPSTREAM,
+    TUNNEL, UPSTREAM,
 };
 
 pub(crate) static TOP: Section = Section {
@@ -155,6 +155,28 @@ shutdown:
             example: "\
 admin:
   address: 127.0.0.1:9181
+",
+        },
+        Key {
+            name: "tunnels",
+            kind: Kind::List(&Kind::Object(&TUNNEL)),
+            default: "none",
+            doc: "Ways into networks that let nobody in, for upstreams and endpoints with `via: {tunnel: …}`.",
+            example: "\
+tunnels:
+  - name: hub
+    server: hub.example.net:8090
+    tls:
+      authorities: hub-ca.pem
+      certificate: client.pem
+      key: client.key
+upstreams:
+  - name: shop
+    endpoints:
+      - address: web.default:80
+        via: {tunnel: hub, cluster: cluster1}
+      - address: web.default:80
+        via: {tunnel: hub, cluster: cluster2}
 ",
         },
         Key {

@@ -1,6 +1,6 @@
 //! The keys of `upstreams`.
 
-use super::{Key, Kind, Section};
+use super::{Key, Kind, Section, VIA};
 
 pub(crate) static UPSTREAM: Section = Section {
     path: "upstreams[]",
@@ -45,11 +45,13 @@ upstreams:
         },
         Key {
             name: "via",
-            kind: Kind::Choice(&["direct", "mesh"]),
+            kind: Kind::ChoiceOr(&["direct", "mesh"], &VIA),
             default: "`direct`",
             doc: "How the servers are reached. With `mesh` each is a cluster port, given by `port` alone: a pod that \
                   serves it, on this host or another (see [docs/mesh.md](mesh.md)). Needs the section `mesh`. Such \
-                  a server's name, for its certificate and for noHostRewrite, is `localhost`.",
+                  a server's name, for its certificate and for noHostRewrite, is `localhost`. With a mapping they are \
+                  reached through a tunnel (see [docs/tunnel.md](tunnel.md)), and `host` and `port` are as the agent \
+                  sees them.",
             example: "\
 mesh:
   config: proxy.conf
@@ -240,7 +242,7 @@ upstreams:
         },
         Key {
             name: "via",
-            kind: Kind::Choice(&["direct", "mesh"]),
+            kind: Kind::ChoiceOr(&["direct", "mesh"], &VIA),
             default: "the upstream's `via`",
             doc: "How this server is reached.",
             example: "\

@@ -5,9 +5,10 @@
 use std::error::Error;
 use std::fmt::Write;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use model::{HealthCheck, HostName, Probe, Target};
+use model::{HealthCheck, HostName, Probe, Target, Tunnelled};
 use net::dial::{DialError, Dialer, Refusal};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
@@ -115,6 +116,10 @@ fn with_port(target: &Target, port: u16) -> Target {
         Target::Address(address) => Target::Address((address.ip(), port).into()),
         Target::Named(name, _) => Target::Named(name.clone(), port),
         Target::ClusterPort(_) => Target::ClusterPort(port),
+        Target::Tunnelled(there) => {
+            let to = with_port(&there.to, port);
+            Target::Tunnelled(Arc::new(Tunnelled { to, ..Tunnelled::clone(there) }))
+        }
         Target::Upstream(_) => target.clone(),
     }
 }

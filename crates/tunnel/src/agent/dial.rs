@@ -10,15 +10,18 @@ use bytes::Bytes;
 use model::{HostName, Target};
 use net::dial::{DialError, Dialer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::Agent;
 use crate::carrier::{Carrier, Tunnelled};
+use crate::datagrams;
 use crate::packet::Packet;
-use crate::splice::{LINGER, Manners, splice};
+use crate::splice::{Cut, LINGER, Manners, splice};
 
 /// As the original has it.
 pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long no datagram may come or go. Who asked for them may give up earlier, and says so.
+const UDP_IDLE: Duration = Duration::from_secs(300);
 
 /// What the server asked for.
 pub(super) struct Asked {
@@ -39,8 +42,20 @@ pub(crate) trait Targets: Clone + 'static {
         address: &str,
     ) -> impl Future<Output = Result<Self::Stream, String>>;
 
+    /// A socket for datagrams to and from an address; else an error as above. Not every network has them.
+    fn datagrams(&self, address: &str) -> impl Future<Output = Result<UdpSocket, String>> {
+        let error = format!("dial {} {address}: unknown network", datagrams::PROTOCOL);
+        async { Err(error) }
+    }
+
     /// Makes the close of a connection a reset.
     fn reset(stream: &Self::Stream);
+}
+
+/// A target.
+enum Connected<S> {
+    Stream(S),
+    Datagrams(UdpSocket),
 }
 
 /// Serves it until it ends. Dropped, both connections are closed.
@@ -53,10 +68,14 @@ pub(super) async fn serve<T: Targets>(
     let Asked { protocol, address, dial } = asked;
     let stats = &agent.stats;
     let start = Instant::now();
-    let connected = targets.connect(&protocol, &address).await;
+    let connected = if protocol == datagrams::PROTOCOL && agent.settings.extensions {
+        targets.datagrams(&address).await.map(Connected::Datagrams)
+    } else {
+        targets.connect(&protocol, &address).await.map(Connected::Stream)
+    };
     stats.dial_duration.observe(start.elapsed());
-    let stream = match connected {
-        Ok(stream) => stream,
+    let target = match connected {
+        Ok(target) => target,
         Err(error) => {
             let late = error.contains("timeout");
             if late {
@@ -77,9 +96,17 @@ pub(super) async fn serve<T: Targets>(
         return;
     }
     let _open = stats.open_endpoints.count();
-    let manners = Manners { linger: Some(LINGER), reset: T::reset };
-    let end = splice(tunnelled, stream, Bytes::new(), manners).await;
-    tracing::debug!(address, ?end, "a connection has ended");
+    match target {
+        Connected::Stream(stream) => {
+            let manners = Manners { linger: Some(LINGER), reset: T::reset, cut: Cut::BreaksOff };
+            let end = splice(tunnelled, stream, Bytes::new(), manners).await;
+            tracing::debug!(address, ?end, "a connection has ended");
+        }
+        Connected::Datagrams(socket) => {
+            datagrams::carry(tunnelled, socket, UDP_IDLE, &stats.datagrams_dropped).await;
+            tracing::debug!(address, "datagrams have ended");
+        }
+    }
 }
 
 impl Targets for Dialer {
@@ -96,15 +123,29 @@ impl Targets for Dialer {
             return Err(failed("unknown network"));
         }
         let target = target(address).ok_or_else(|| failed("expected host:port"))?;
-        self.connect_tcp(&target, DIAL_TIMEOUT).await.map_err(|error| match error {
-            DialError::Timeout { .. } => failed("i/o timeout"),
-            DialError::Resolve { source, .. } => {
-                format!("dial {protocol}: lookup {address}: {source}")
-            }
-            DialError::Refused { reason, .. } => failed(&reason.to_string()),
-            DialError::Connect { source, .. } => failed(&format!("connect: {source}")),
-            DialError::Tls { source, .. } => failed(&format!("tls: {source}")),
-        })
+        let connected = self.connect_tcp(&target, DIAL_TIMEOUT).await;
+        connected.map_err(|error| text(protocol, address, error))
+    }
+
+    async fn datagrams(&self, address: &str) -> Result<UdpSocket, String> {
+        let protocol = datagrams::PROTOCOL;
+        let none = || format!("dial {protocol} {address}: expected host:port");
+        let target = target(address).ok_or_else(none)?;
+        let connected = self.connect_udp(&target, DIAL_TIMEOUT).await;
+        connected.map_err(|error| text(protocol, address, error))
+    }
+}
+
+/// In the original's form.
+fn text(protocol: &str, address: &str, error: DialError) -> String {
+    let failed = |what: &str| format!("dial {protocol} {address}: {what}");
+    match error {
+        DialError::Timeout { .. } => failed("i/o timeout"),
+        DialError::Resolve { source, .. } => format!("dial {protocol}: lookup {address}: {source}"),
+        DialError::Refused { reason, .. } => failed(&reason.to_string()),
+        DialError::Connect { source, .. } => failed(&format!("connect: {source}")),
+        DialError::Tls { source, .. } => failed(&format!("tls: {source}")),
+        DialError::Way { source, .. } => failed(&source.to_string()),
     }
 }
 

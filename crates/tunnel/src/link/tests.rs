@@ -55,6 +55,32 @@ fn a_close_of_the_server_goes_after_its_payload_and_lasts_until_it_is_answered()
 }
 
 #[test]
+fn what_breaks_off_is_told_with_its_reason_between_ends_of_ours() {
+    let gone = || "the client has gone".to_owned();
+    let (mut server, _, now) = link(Side::Server, Flow::Credit);
+    let (mut agent, told, _) = link(Side::Agent, Flow::Credit);
+    // Payload that waits for credit is not waited for.
+    server.push(1, Bytes::from(vec![0; CREDIT_BYTES + 1])).unwrap();
+    while server.next(64 * 1024).is_some_and(|p| matches!(p, Packet::Data { .. })) {}
+    server.close(1, gone());
+    let packets = sent(&mut server);
+    assert_eq!(packets, [Packet::CloseResponse { error: gone(), connection: 1 }]);
+    assert_eq!(agent.closed(1), None);
+    packets.into_iter().for_each(|packet| agent.receive(packet, now).unwrap());
+    assert_eq!((agent.closed(1), told.readable.get()), (Some("the client has gone"), 1));
+    assert_eq!(agent.read(1, 100, now), Read::Closed(gone()));
+    agent.close(1, String::new());
+    let packets = sent(&mut agent);
+    assert_eq!(packets, [Packet::CloseResponse { error: String::new(), connection: 1 }]);
+    packets.into_iter().for_each(|packet| server.receive(packet, now).unwrap());
+    assert!(server.is_empty() && agent.is_empty());
+    // The wire has no word for it.
+    let (mut server, _, _) = link(Side::Server, Flow::Buffered);
+    server.close(1, gone());
+    assert_eq!(sent(&mut server), [Packet::CloseRequest { connection: 1 }]);
+}
+
+#[test]
 fn a_close_of_the_agent_is_read_after_the_payload() {
     let (mut link, told, now) = link(Side::Server, Flow::Buffered);
     link.receive(data(1, 10), now).unwrap();

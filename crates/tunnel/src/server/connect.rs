@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::hub::{DialError, Hub};
-use crate::splice::{Manners, splice};
+use super::hub::{DialError, Hub, Wish};
+use crate::splice::{Cut, Manners, splice};
+use crate::{CLUSTER_FIELD, FEATURES, FEATURES_FIELD, is_cluster};
 
 /// The longest head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -22,9 +23,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a client sent first.
 #[derive(Debug, PartialEq, Eq)]
-enum Head {
+pub(crate) enum Head {
     /// CONNECT to an address, with what came after the head.
-    Connect { address: String, rest: Bytes },
+    Connect { wish: Wish, ours: bool, rest: Bytes },
     /// Another method, or no HTTP.
     Refused { status: &'static str, text: &'static str },
 }
@@ -35,14 +36,14 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Ok(Ok(head)) = tokio::time::timeout(HEAD_TIMEOUT, read_head(&mut io)).await else { return };
-    let (address, rest) = match head {
-        Head::Connect { address, rest } => (address, rest),
+    let (wish, ours, rest) = match head {
+        Head::Connect { wish, ours, rest } => (wish, ours, rest),
         Head::Refused { status, text } => return answer(io, status, text).await,
     };
     let _open = hub.stats.http_connections.count();
     let mut early = BytesMut::from(rest);
     let dialled = {
-        let dial = pin!(hub.dial("tcp".to_owned(), address));
+        let dial = pin!(hub.dial(wish));
         tokio::select! {
             dialled = dial => dialled,
             () = gone(&mut io, &mut early) => {
@@ -55,15 +56,19 @@ where
         Err(error) => answer(io, status_of(&error), &text_of(&error)).await,
         Ok(tunnelled) => {
             let _life = hub.stats.establish();
+            let known =
+                if ours { format!("{FEATURES_FIELD}: {FEATURES}\r\n") } else { String::new() };
+            let head = format!("HTTP/1.1 200 Connection Established\r\n{known}\r\n");
             let answered = async {
-                io.write_all(b"HTTP/1.1 200 Connection Established\r\n\r\n").await?;
+                io.write_all(head.as_bytes()).await?;
                 io.flush().await
             };
             if answered.await.is_err() {
                 hub.stats.unsent_responses.add(1);
             } else {
                 // Without TLS's word of goodbye, and without the kernel's where something was not read.
-                let manners = Manners { linger: None, reset: |_| {} };
+                let cut = if ours { Cut::BreaksOff } else { Cut::Ends };
+                let manners = Manners { linger: None, reset: |_| {}, cut };
                 let end = splice(tunnelled, io, early.freeze(), manners).await;
                 tracing::debug!(?end, "a connection has ended");
             }
@@ -81,7 +86,8 @@ async fn gone<S: AsyncRead + Unpin>(io: &mut S, early: &mut BytesMut) {
     std::future::pending::<()>().await;
 }
 
-async fn read_head<S: AsyncRead + Unpin>(io: &mut S) -> std::io::Result<Head> {
+/// Reads what a client sends first, within the bounds of a head. Dropped, what was read is lost.
+pub(crate) async fn read_head<S: AsyncRead + Unpin>(io: &mut S) -> std::io::Result<Head> {
     let mut read = BytesMut::with_capacity(1024);
     loop {
         if io.read_buf(&mut read).await? == 0 {
@@ -89,9 +95,9 @@ async fn read_head<S: AsyncRead + Unpin>(io: &mut S) -> std::io::Result<Head> {
         }
         if let Some((head, length)) = parse(&read) {
             return Ok(match head {
-                Head::Connect { address, .. } => {
+                Head::Connect { wish, ours, .. } => {
                     read.advance(length);
-                    Head::Connect { address, rest: read.freeze() }
+                    Head::Connect { wish, ours, rest: read.freeze() }
                 }
                 refused @ Head::Refused { .. } => refused,
             });
@@ -122,13 +128,24 @@ fn parse(bytes: &[u8]) -> Option<(Head, usize)> {
     if !has_port {
         return refused("400 Bad Request", "CONNECT wants host:port");
     }
-    Some((Head::Connect { address: address.to_owned(), rest: Bytes::new() }, length))
+    let field = |name: &str| {
+        let mut fields = request.headers.iter();
+        fields.find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+    };
+    let ours = field(FEATURES_FIELD) == Some(FEATURES.as_bytes());
+    let cluster = match field(CLUSTER_FIELD).map(std::str::from_utf8) {
+        None => None,
+        Some(Ok(cluster)) if is_cluster(cluster) => Some(cluster.to_owned()),
+        Some(_) => return refused("400 Bad Request", "the cluster's name is none"),
+    };
+    let wish = Wish { protocol: "tcp".to_owned(), address: address.to_owned(), cluster };
+    Some((Head::Connect { wish, ours, rest: Bytes::new() }, length))
 }
 
 /// As the original has them.
 fn status_of(error: &DialError) -> &'static str {
     match error {
-        DialError::NoAgent => "500 Internal Server Error",
+        DialError::NoAgent | DialError::NoCluster(_) => "500 Internal Server Error",
         DialError::Timeout(_) => "504 Gateway Timeout",
         DialError::Address(_) => "400 Bad Request",
         DialError::AgentGone => "502 Bad Gateway",
@@ -152,7 +169,8 @@ fn text_of(error: &DialError) -> String {
     }
 }
 
-async fn answer<S: AsyncWrite + Unpin>(mut io: S, status: &str, text: &str) {
+/// Answers with a refusal, and ends the connection.
+pub(crate) async fn answer<S: AsyncWrite + Unpin>(mut io: S, status: &str, text: &str) {
     let reply = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n{text}",
@@ -181,7 +199,7 @@ mod tests {
             (&"x".repeat(HEAD_BYTES_MAX), Some(("431", String::new()))),
         ] {
             let found = parse(bytes.as_bytes()).map(|(head, _)| match head {
-                Head::Connect { address, .. } => ("200", address),
+                Head::Connect { wish, .. } => ("200", wish.address),
                 Head::Refused { status, .. } => (&status[..3], String::new()),
             });
             assert_eq!(found, expected, "{bytes:.40}");

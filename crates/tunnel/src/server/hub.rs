@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::registry::{Registry, Strategy};
 use super::{Admission, Settings, Stats};
+use crate::CLUSTER_MARK;
 use crate::carrier::{Carrier, Tunnelled};
 use crate::identifiers::Identifiers;
 use crate::link::LinkError;
@@ -29,6 +30,9 @@ pub(crate) enum DialError {
     /// There is no agent for it. The text is the original's.
     #[error("No agent available")]
     NoAgent,
+    /// There is no agent in the cluster that was asked for.
+    #[error("No agent available in cluster {0}")]
+    NoCluster(String),
     /// The agent could not connect; its own words.
     #[error("{0}")]
     Refused(String),
@@ -44,6 +48,30 @@ pub(crate) enum DialError {
 }
 
 type Answer = Result<Tunnelled, DialError>;
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wish {
+    /// As the agent gets it.
+    pub(crate) protocol: String,
+    /// `host:port`, as the agent gets it.
+    pub(crate) address: String,
+    /// Agents that have this identifier alone, whatever the strategies; only clients of ours say it.
+    pub(crate) cluster: Option<String>,
+}
+
+impl Wish {
+    /// Of a request to dial, whose protocol may name the cluster.
+    pub(crate) fn of_request(protocol: String, address: String) -> Self {
+        match protocol.split_once(CLUSTER_MARK) {
+            None => Self { protocol, address, cluster: None },
+            Some((protocol, cluster)) => {
+                let (protocol, cluster) = (protocol.to_owned(), Some(cluster.to_owned()));
+                Self { protocol, address, cluster }
+            }
+        }
+    }
+}
 
 /// An agent's stream, and the dials that wait for it.
 #[derive(Debug)]
@@ -269,9 +297,9 @@ impl Hub {
     ///
     /// # Errors
     /// Why there is no connection.
-    pub(super) async fn dial(&self, protocol: String, address: String) -> Answer {
+    pub(super) async fn dial(&self, wish: Wish) -> Answer {
         let start = Instant::now();
-        let answer = self.dial_uncounted(protocol, address).await;
+        let answer = self.dial_uncounted(wish).await;
         self.stats.dial_duration.observe(start.elapsed());
         if let Err(error) = &answer {
             self.stats.dial_failed(error);
@@ -279,17 +307,24 @@ impl Hub {
         answer
     }
 
-    async fn dial_uncounted(&self, protocol: String, address: String) -> Answer {
+    async fn dial_uncounted(&self, wish: Wish) -> Answer {
+        let Wish { protocol, address, cluster } = wish;
         if address.len() > ADDRESS_BYTES_MAX {
             return Err(DialError::Address(address.len()));
         }
         let backend = {
             let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
             let registry = self.registry();
-            let picked = registry.pick(&self.settings.strategies, &address, &mut rng);
+            let picked = match &cluster {
+                None => registry.pick(&self.settings.strategies, &address, &mut rng),
+                Some(cluster) => registry.pick_in(cluster, &mut rng),
+            };
             picked.map(|picked| nearest_carrier(&registry, picked))
         };
-        let backend = backend.ok_or(DialError::NoAgent)?;
+        let backend = backend.ok_or(match cluster {
+            None => DialError::NoAgent,
+            Some(cluster) => DialError::NoCluster(cluster),
+        })?;
         let pending = backend.dial(protocol, address)?;
         let _waiting = self.stats.pending_dials.count();
         match self.settings.backend_dial_timeout {

@@ -44,6 +44,13 @@ pub enum Clients {
 #[derive(Debug)]
 pub struct Accepting(Vec<tokio::task::JoinHandle<()>>);
 
+impl Accepting {
+    /// Of tasks that accept.
+    pub(crate) fn new(tasks: Vec<tokio::task::JoinHandle<()>>) -> Self {
+        Self(tasks)
+    }
+}
+
 impl Drop for Accepting {
     fn drop(&mut self) {
         self.0.iter().for_each(tokio::task::JoinHandle::abort);
@@ -180,7 +187,8 @@ async fn accept_unix(listener: UnixListener, hub: Arc<Hub>) {
     }
 }
 
-async fn pause(error: &io::Error) {
+/// After an accept that failed.
+pub(crate) async fn pause(error: &io::Error) {
     tracing::warn!(%error, "a connection cannot be accepted");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }

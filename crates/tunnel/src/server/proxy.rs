@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use h2::RecvStream;
 use h2::server::SendResponse;
-use h2::{RecvStream, SendStream};
-use http::Request;
+use http::{HeaderValue, Request};
 
-use super::hub::{DialError, Hub};
+use super::hub::{DialError, Hub, Wish};
 use crate::carrier::Tunnelled;
-use crate::grpc::{self, PacketReader, StreamError};
+use crate::grpc::{self, PacketReader, PayloadSender, StreamError};
 use crate::link::{Closed, Read};
 use crate::packet::{Message, Packet};
 use crate::{FEATURES, FEATURES_FIELD};
@@ -24,15 +24,12 @@ use crate::{FEATURES, FEATURES_FIELD};
 /// original's library takes the answer on one thread and knows the connection on another, and ends a connection whose
 /// payload it meets in between.
 const FIRST_PAYLOAD_DELAY: Duration = Duration::from_millis(25);
-/// Payload of a packet for a client.
-const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// After the end of a connection, how long the client may take to read what it was sent.
 const GOODBYE: Duration = Duration::from_secs(20);
 
 /// What the client asked for first.
 struct Asked {
-    protocol: String,
-    address: String,
+    wish: Wish,
     dial: i64,
 }
 
@@ -43,12 +40,17 @@ pub(super) async fn serve(
     mut respond: SendResponse<Message>,
 ) {
     let ours = request.headers().get(FEATURES_FIELD).is_some_and(|value| value == FEATURES);
-    let Ok(out) = respond.send_response(grpc::response(), false) else { return };
-    let mut client = Client { hub, packets: PacketReader::new(request.into_body()), out, ours };
+    let mut head = grpc::response();
+    if ours {
+        head.headers_mut().insert(FEATURES_FIELD, HeaderValue::from_static(FEATURES));
+    }
+    let Ok(out) = respond.send_response(head, false) else { return };
+    let (packets, out) = (PacketReader::new(request.into_body()), PayloadSender::new(out));
+    let mut client = Client { hub, packets, out, ours };
     match client.run().await {
         Ok(()) => {
-            let _ = client.out.send_trailers(grpc::trailers(grpc::OK, ""));
-            let gone = poll_fn(|cx| client.out.poll_reset(cx));
+            let _ = client.out.stream().send_trailers(grpc::trailers(grpc::OK, ""));
+            let gone = poll_fn(|cx| client.out.poll_gone(cx));
             let _ = tokio::time::timeout(GOODBYE, gone).await;
         }
         Err(error) => {
@@ -56,7 +58,8 @@ pub(super) async fn serve(
                 error = &error as &dyn std::error::Error,
                 "a client's stream has ended"
             );
-            let _ = client.out.send_trailers(grpc::trailers(grpc::UNKNOWN, &error.to_string()));
+            let trailers = grpc::trailers(grpc::UNKNOWN, &error.to_string());
+            let _ = client.out.stream().send_trailers(trailers);
         }
     }
 }
@@ -64,8 +67,8 @@ pub(super) async fn serve(
 struct Client {
     hub: Arc<Hub>,
     packets: PacketReader,
-    out: SendStream<Message>,
-    /// Knows its connection before it reads on.
+    out: PayloadSender,
+    /// Knows its connection before it reads on, and half-close.
     ours: bool,
 }
 
@@ -93,7 +96,8 @@ impl Client {
 
     fn send(&mut self, packet: &Packet) -> Result<(), StreamError> {
         self.hub.stats.to_client.count(packet);
-        let sent = self.out.send_data(Message::new(packet), false).map_err(StreamError::Http2);
+        let message = Message::new(packet);
+        let sent = self.out.stream().send_data(message, false).map_err(StreamError::Http2);
         sent.inspect_err(|error| self.hub.stats.stream_failed("to_client", error, Some(packet)))
     }
 
@@ -102,7 +106,8 @@ impl Client {
         while let Some(packet) = next(&self.hub, &mut self.packets).await? {
             match packet {
                 Packet::DialRequest { protocol, address, dial } => {
-                    return Ok(Some(Asked { protocol, address, dial }));
+                    let wish = Wish::of_request(protocol, address);
+                    return Ok(Some(Asked { wish, dial }));
                 }
                 Packet::Data { connection, .. } => {
                     let error = "backend not initialized".to_owned();
@@ -122,7 +127,7 @@ impl Client {
         asked: Asked,
     ) -> Result<Option<Result<Tunnelled, DialError>>, StreamError> {
         let hub = self.hub.clone();
-        let mut answer = pin!(hub.dial(asked.protocol, asked.address));
+        let mut answer = pin!(hub.dial(asked.wish));
         loop {
             let packet = tokio::select! {
                 answer = &mut answer => return Ok(Some(answer)),
@@ -139,19 +144,23 @@ impl Client {
         }
     }
 
-    /// Both directions, until one of them ends; why, if there is a reason.
+    /// Both directions, until the connection ends; why, if there is a reason.
     async fn carry(&mut self, tunnelled: Tunnelled) -> Result<String, StreamError> {
-        let (spoke, hub) = (Cell::new(false), self.hub.clone());
+        let (said, hub) = (Said::default(), self.hub.clone());
         let mut down = Down {
             hub: &hub,
-            spoke: &spoke,
+            said: &said,
             out: &mut self.out,
             tunnelled: &tunnelled,
+            given: false,
             blocked: None,
             held_until: (!self.ours).then(|| Box::pin(tokio::time::sleep(FIRST_PAYLOAD_DELAY))),
+            tells_half: self.ours,
+            ended: false,
         };
         let reason = {
-            let mut up = pin!(up(&hub, &mut self.packets, &tunnelled, &spoke));
+            let client = Up { hub: &hub, tunnelled: &tunnelled, said: &said, ours: self.ours };
+            let mut up = pin!(client.run(&mut self.packets));
             poll_fn(|cx| {
                 if let Poll::Ready(ended) = up.as_mut().poll(cx) {
                     return Poll::Ready(ended.map(|()| String::new()));
@@ -189,89 +198,131 @@ async fn room(hub: &Hub, tunnelled: &Tunnelled) -> Result<usize, Closed> {
     .await
 }
 
-/// From the client into the tunnel, until the client wants no more.
-async fn up(
-    hub: &Hub,
-    packets: &mut PacketReader,
-    tunnelled: &Tunnelled,
-    spoke: &Cell<bool>,
-) -> Result<(), StreamError> {
-    while let Some(packet) = next(hub, packets).await? {
-        spoke.set(true);
-        match packet {
-            Packet::Data { connection, bytes } if connection == tunnelled.number() => {
-                if room(hub, tunnelled).await.is_err() || tunnelled.push(bytes).is_err() {
-                    // How it ended is told from the other direction.
-                    std::future::pending::<()>().await;
+/// What a client has said since it has its connection.
+#[derive(Debug, Default)]
+struct Said {
+    anything: Cell<bool>,
+    /// That nothing more comes.
+    finish: Cell<bool>,
+}
+
+/// From the client into the tunnel.
+struct Up<'a> {
+    hub: &'a Hub,
+    tunnelled: &'a Tunnelled,
+    said: &'a Said,
+    ours: bool,
+}
+
+impl Up<'_> {
+    /// Until the client wants no more.
+    async fn run(&self, packets: &mut PacketReader) -> Result<(), StreamError> {
+        let number = self.tunnelled.number();
+        while let Some(packet) = next(self.hub, packets).await? {
+            self.said.anything.set(true);
+            match packet {
+                Packet::Data { connection, bytes } if connection == number => {
+                    if room(self.hub, self.tunnelled).await.is_err()
+                        || self.tunnelled.push(bytes).is_err()
+                    {
+                        // How it ended is told from the other direction.
+                        std::future::pending::<()>().await;
+                    }
                 }
+                // Without a number, as the original has it: dropped.
+                Packet::Data { connection: 0, .. } => {}
+                Packet::Finish { connection } if self.ours && connection == number => {
+                    self.said.finish.set(true);
+                    self.tunnelled.finish();
+                }
+                // One stream is one connection: anything else ends it.
+                Packet::Data { .. } | Packet::CloseRequest { .. } | Packet::CloseDial { .. } => {
+                    return Ok(());
+                }
+                _ => {}
             }
-            // Without a number, as the original has it: dropped.
-            Packet::Data { connection: 0, .. } => {}
-            // One stream is one connection: anything else ends it.
-            Packet::Data { .. } | Packet::CloseRequest { .. } | Packet::CloseDial { .. } => {
-                return Ok(());
-            }
-            _ => {}
         }
+        // One of ours says that it closes.
+        if self.ours { Err(StreamError::Ended) } else { Ok(()) }
     }
-    Ok(())
 }
 
 /// From the tunnel to the client.
 struct Down<'a> {
     hub: &'a Hub,
-    /// The client has said something since it has its connection.
-    spoke: &'a Cell<bool>,
-    out: &'a mut SendStream<Message>,
+    said: &'a Said,
+    out: &'a mut PayloadSender,
     tunnelled: &'a Tunnelled,
     held_until: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
-    /// Since when the client takes nothing.
+    /// The client knows half a connection.
+    tells_half: bool,
+    /// It has been told that nothing more comes.
+    ended: bool,
+    /// There is payload on its way.
+    given: bool,
+    /// Since when the client takes nothing of it.
     blocked: Option<Instant>,
 }
 
 impl Down<'_> {
-    /// Ready with the reason, if there is one, when nothing more comes.
+    /// Ready with the reason, if there is one, when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<String, StreamError>> {
-        if let Some(sleep) = self.held_until.as_mut().filter(|_| !self.spoke.get()) {
+        if let Some(sleep) = self.held_until.as_mut().filter(|_| !self.said.anything.get()) {
             ready!(sleep.as_mut().poll(cx));
         }
         self.held_until = None;
-        if let Poll::Ready(reset) = self.out.poll_reset(cx) {
-            return self.failed(reset.map_or_else(StreamError::Http2, StreamError::Reset), None);
+        if let Poll::Ready(error) = self.out.poll_gone(cx) {
+            return self.failed(error, None);
         }
+        let connection = self.tunnelled.number();
         loop {
-            if self.out.capacity() <= Message::OVERHEAD_BYTES_MAX {
-                self.out.reserve_capacity(PAYLOAD_BYTES_MAX + Message::OVERHEAD_BYTES_MAX);
-                match self.out.poll_capacity(cx) {
-                    Poll::Pending => {
-                        self.blocked.get_or_insert_with(Instant::now);
-                        return Poll::Pending;
-                    }
-                    Poll::Ready(None) => return self.failed(StreamError::Ended, None),
-                    Poll::Ready(Some(Err(error))) => {
-                        return self.failed(StreamError::Http2(error), None);
-                    }
-                    Poll::Ready(Some(Ok(_))) => continue,
-                }
+            if let Err(error) = ready!(self.poll_sent(connection, cx)) {
+                return self.failed(error, None);
             }
-            let most = (self.out.capacity() - Message::OVERHEAD_BYTES_MAX).min(PAYLOAD_BYTES_MAX);
-            match ready!(self.tunnelled.poll_read(most, cx)) {
+            if self.ended {
+                if self.said.finish.get() {
+                    return Poll::Ready(Ok(String::new()));
+                }
+                return self.tunnelled.poll_closed(cx).map(Ok);
+            }
+            match ready!(self.tunnelled.poll_read(PayloadSender::PAYLOAD_BYTES_MAX, cx)) {
                 Read::Bytes(bytes) => {
-                    let packet = Packet::Data { connection: self.tunnelled.number(), bytes };
+                    self.out.give(bytes);
+                    self.given = true;
+                }
+                Read::Finished if self.tells_half => {
+                    let packet = Packet::Finish { connection };
                     self.hub.stats.to_client.count(&packet);
-                    let waited =
-                        self.blocked.take().map_or(Duration::ZERO, |since| since.elapsed());
-                    self.hub.stats.frontend_write.observe(waited);
-                    if let Err(error) = self.out.send_data(Message::new(&packet), false) {
+                    let message = Message::new(&packet);
+                    let sent = self.out.stream().send_data(message, false);
+                    if let Err(error) = sent {
                         return self.failed(StreamError::Http2(error), Some(&packet));
                     }
+                    self.ended = true;
                 }
-                // No client knows half a connection: the whole ends.
+                // The others know no half of a connection: the whole ends.
                 Read::Finished => return Poll::Ready(Ok(String::new())),
                 Read::Closed(reason) => return Poll::Ready(Ok(reason)),
                 Read::Wait => {}
             }
         }
+    }
+
+    /// Ready when what was given is on its way.
+    fn poll_sent(
+        &mut self,
+        connection: i64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StreamError>> {
+        let count = |packet: &Packet| self.hub.stats.to_client.count(packet);
+        let sent = self.out.poll_empty(connection, cx, count);
+        if sent.is_pending() {
+            self.blocked.get_or_insert_with(Instant::now);
+        } else if std::mem::take(&mut self.given) {
+            let waited = self.blocked.take().map_or(Duration::ZERO, |since| since.elapsed());
+            self.hub.stats.frontend_write.observe(waited);
+        }
+        sent
     }
 
     fn failed<T>(

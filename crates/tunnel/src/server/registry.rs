@@ -113,20 +113,36 @@ impl<B> Registry<B> {
         strategies.iter().find_map(|strategy| self.pick_by(*strategy, host, rng))
     }
 
+    /// One of those that say they are in a cluster, at random.
+    pub(super) fn pick_in(&self, cluster: &str, rng: &mut Rng) -> Option<&B> {
+        let there = |entry: &&Entry<B>| entry.identifiers.names(cluster);
+        Self::pick_agent(self.entries.iter().filter(there).collect(), rng)
+    }
+
     fn pick_by(&self, strategy: Strategy, host: &str, rng: &mut Rng) -> Option<&B> {
         let found: Vec<&Entry<B>> =
             self.entries.iter().filter(|entry| entry.serves(strategy, host)).collect();
-        let lively: Vec<&Entry<B>> = found.iter().copied().filter(|e| !e.draining).collect();
-        let from = if lively.is_empty() { found } else { lively };
         if strategy == Strategy::DestHost {
-            return from.first().map(|entry| &entry.backend);
+            return lively(found).first().map(|entry| &entry.backend);
         }
+        Self::pick_agent(found, rng)
+    }
+
+    /// One of the agents at random, and of its streams the oldest.
+    fn pick_agent<'r>(found: Vec<&'r Entry<B>>, rng: &mut Rng) -> Option<&'r B> {
+        let from = lively(found);
         let mut agents: Vec<&str> = from.iter().map(|entry| entry.agent.as_str()).collect();
         agents.sort_unstable();
         agents.dedup();
         let agent = agents.get(rng.below(agents.len() as u64) as usize)?;
         from.iter().find(|entry| entry.agent == *agent).map(|entry| &entry.backend)
     }
+}
+
+/// Those that are not about to go, or all where they all are.
+fn lively<B>(found: Vec<&Entry<B>>) -> Vec<&Entry<B>> {
+    let lively: Vec<&Entry<B>> = found.iter().copied().filter(|e| !e.draining).collect();
+    if lively.is_empty() { found } else { lively }
 }
 
 /// The host of `host:port`, without the brackets of IPv6.
