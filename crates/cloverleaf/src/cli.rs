@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use tunnel::{
-    Address, AgentArgs, AgentClusterArgs, CommonAbsent, ServerArgs, ServerClusterArgs,
+    Address, AgentArgs, AgentClusterArgs, CommonAbsent, ForwardArgs, ServerArgs, ServerClusterArgs,
     TunnelCommand,
 };
 

@@ -43,6 +43,7 @@ fn dispatch(cli: cli::Cli) -> anyhow::Result<ExitCode> {
         cli::Command::Mesh(args) => roles::mesh::run(args),
         cli::Command::Tunnel(cli::TunnelCommand::Server(args)) => roles::tunnel::server(&args),
         cli::Command::Tunnel(cli::TunnelCommand::Agent(args)) => roles::tunnel::agent(&args),
+        cli::Command::Tunnel(cli::TunnelCommand::Forward(args)) => roles::tunnel::forward(&args),
         cli::Command::Echo(args) => roles::echo(args.listen),
         cli::Command::Check(args) => commands::check::run(&args),
         cli::Command::Explain(args) => commands::explain::run(&args),

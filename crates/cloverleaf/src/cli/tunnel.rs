@@ -7,7 +7,7 @@
 mod cluster;
 mod klog;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub(crate) enum TunnelCommand {
     Server(Box<ServerArgs>),
     /// Connect to servers, and from here to what their clients want (in place of Konnectivity's proxy-agent)
     Agent(Box<AgentArgs>),
+    /// Open local ports that lead through a server and its agents, for programs that speak no Konnectivity
+    Forward(Box<ForwardArgs>),
 }
 
 /// Of a flag that is given twice the last counts, as with the originals.
@@ -207,6 +209,67 @@ pub(crate) struct CommonAbsent {
     pub(crate) enable_contention_profiling: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ForwardArgs {
+    /// Where the server takes clients, host:port or unix:/path
+    #[arg(long, value_name = "SERVER")]
+    pub(crate) server: String,
+    /// How it takes them: grpc or http-connect
+    #[arg(long, value_name = "MODE", default_value = "grpc")]
+    pub(crate) mode: String,
+    /// The authorities of the server's certificate [default: the machine's]
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) ca_cert: String,
+    /// The certificate shown to the server
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) client_cert: String,
+    /// Its private key
+    #[arg(long, value_name = "FILE", default_value = "")]
+    pub(crate) client_key: String,
+    /// The name in the server's certificate [default: the host of --server]
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(crate) server_name: String,
+    /// A local port that leads to the --to of the same place, ip:port or udp://ip:port; repeatable
+    #[arg(long, value_name = "ADDRESS", value_parser = listen)]
+    pub(crate) listen: Vec<Listen>,
+    /// Where it leads, as seen from the agent: host:port, or cluster/host:port for an agent of that cluster; repeatable
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) to: Vec<String>,
+    /// A local port for SOCKS5; names are resolved where the agent is; repeatable
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) socks5: Vec<SocketAddr>,
+    /// A file with name:password, which SOCKS5 asks for then
+    #[arg(long, value_name = "FILE", requires = "socks5")]
+    pub(crate) socks5_credentials: Option<PathBuf>,
+    /// A local port for HTTP CONNECT; repeatable
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) http_connect: Vec<SocketAddr>,
+    /// How long one who sends datagrams may send and get none before it is forgotten
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "60s")]
+    pub(crate) udp_idle_timeout: Duration,
+    /// Take agents of this cluster, which have it as their identifier `host`, where nothing else is said
+    #[arg(long, value_name = "CLUSTER")]
+    pub(crate) cluster: Option<String>,
+    /// Where health, readiness and metrics are shown; 0 for nowhere
+    #[arg(long, value_name = "PORT", default_value_t = 8096)]
+    pub(crate) health_port: u16,
+    /// On which address
+    #[arg(long, value_name = "IP", value_parser = address, default_value = "127.0.0.1")]
+    pub(crate) health_bind_address: Address,
+    /// How long connections may go on after SIGTERM
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "30s")]
+    pub(crate) graceful_shutdown_timeout: Duration,
+    /// Worker threads [default: one for each core]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
+    /// Speak the original's wire alone, also with a server of ours
+    #[arg(long)]
+    pub(crate) no_extensions: bool,
+    /// How much is logged: from 4 on, more
+    #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0)]
+    pub(crate) verbosity: i32,
+}
+
 /// Flags that change nothing here, but stand in many manifests.
 #[derive(Debug, Args)]
 pub(crate) struct IdleArgs {
@@ -219,6 +282,23 @@ pub(crate) struct IdleArgs {
     pub(crate) warn_on_channel_limit: bool,
     #[command(flatten)]
     pub(crate) klog: KlogArgs,
+}
+
+/// A local port that leads to one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listen {
+    pub(crate) address: SocketAddr,
+    /// For datagrams.
+    pub(crate) udp: bool,
+}
+
+fn listen(text: &str) -> Result<Listen, String> {
+    let (udp, address) = match text.strip_prefix("udp://") {
+        Some(address) => (true, address),
+        None => (false, text.strip_prefix("tcp://").unwrap_or(text)),
+    };
+    let address = address.parse().map_err(|_| "expected ip:port or udp://ip:port".to_owned())?;
+    Ok(Listen { address, udp })
 }
 
 /// An address to listen on; `None` for every one.

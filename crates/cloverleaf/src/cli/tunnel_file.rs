@@ -29,6 +29,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli, Diagnostics> {
     let (file, name) = match command {
         TunnelCommand::Server(args) => (&args.common.config, "server"),
         TunnelCommand::Agent(args) => (&args.common.config, "agent"),
+        TunnelCommand::Forward(_) => return Ok(cli),
     };
     let Some(file) = file else { return Ok(cli) };
     let of_file = flags_of(file, name)?;

@@ -14,6 +14,7 @@ use mesh::security::Secured;
 use mesh::source::{Files, read_file};
 use model::{Action, Diagnostic, Diagnostics, Place, Rule, Snapshot};
 use serde_json::{Value, json};
+use tunnel::client::way::Loaded;
 
 use super::{diagnostics_json, print};
 use crate::cli::{CheckArgs, Cli, Command, Output, TunnelCommand, tunnel_file};
@@ -147,6 +148,10 @@ fn gateway(file: &Path) -> (Option<Serves>, Diagnostics) {
             let expected = format!("one of CLUSTERPORTS in proxy.conf, {listened}");
             found.push(warning.value(port.to_string()).expected(expected));
         }
+    }
+    match Loaded::read(&config.snapshot.tunnels) {
+        Ok((_, warnings)) => found.0.extend(warnings.0),
+        Err(errors) => found.0.extend(errors.0),
     }
     match Program::compile(1, config.snapshot.clone(), None, "check", None) {
         Ok((_, warnings)) => found.0.extend(warnings.0),

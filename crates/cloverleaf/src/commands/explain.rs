@@ -262,6 +262,13 @@ impl<'a> Answer<'a> {
             );
             for endpoint in &upstream.endpoints {
                 let _ = writeln!(out, "  endpoint {} weight {}", endpoint.target, endpoint.weight);
+                if let Some((there, tunnel)) = tunnel(snapshot, &endpoint.target) {
+                    let (mode, server) = (tunnel.mode.as_str(), &tunnel.server);
+                    let of = there.cluster.as_ref().map(|c| format!(" of cluster {c}"));
+                    let of = of.unwrap_or_else(|| " that the server chooses".to_owned());
+                    let _ = writeln!(out, "    {} from an agent{of}", there.to);
+                    let _ = writeln!(out, "    through {server}, mode {mode}");
+                }
                 if let Some((own, hosts)) = self.pods(&endpoint.target) {
                     for pod in own {
                         let (port, most) = (pod.host_port, pod.connections_max);
@@ -300,18 +307,27 @@ impl<'a> Answer<'a> {
                 "name": &*u.name,
                 "algorithm": algorithm(u),
                 "tls": u.tls.is_some(),
-                "endpoints": u.endpoints.iter().map(|e| self.endpoint_json(e)).collect::<Vec<_>>(),
+                "endpoints": u.endpoints.iter().map(|e| self.endpoint_json(snapshot, e)).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
         })
     }
 
-    fn endpoint_json(&self, endpoint: &Endpoint) -> Value {
+    fn endpoint_json(&self, snapshot: &Snapshot, endpoint: &Endpoint) -> Value {
         let mut shown = json!({ "target": endpoint.target.to_string(), "weight": endpoint.weight });
         if let Some((own, hosts)) = self.pods(&endpoint.target) {
             let pod =
                 |m: &Mapping| json!({ "hostPort": m.host_port, "maxConn": m.connections_max });
             shown["pods"] = own.iter().map(pod).collect();
             shown["hosts"] = json!(hosts);
+        }
+        if let Some((there, tunnel)) = tunnel(snapshot, &endpoint.target) {
+            shown["tunnel"] = json!({
+                "name": &*tunnel.name,
+                "server": tunnel.server.to_string(),
+                "mode": tunnel.mode.as_str(),
+                "cluster": there.cluster.as_deref(),
+                "address": there.to.to_string(),
+            });
         }
         shown
     }
@@ -330,6 +346,16 @@ impl<'a> Answer<'a> {
         };
         refs.into_iter().filter_map(|r| snapshot.upstream(r.upstream))
     }
+}
+
+/// What an endpoint behind a tunnel is reached through.
+fn tunnel<'s>(
+    snapshot: &'s Snapshot,
+    target: &'s Target,
+) -> Option<(&'s model::Tunnelled, &'s model::Tunnel)> {
+    let Target::Tunnelled(there) = target else { return None };
+    let tunnel = snapshot.tunnels.iter().find(|tunnel| tunnel.name == there.tunnel)?;
+    Some((there, tunnel))
 }
 
 /// What the gateway answers without asking any rule.

@@ -18,13 +18,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use config::{AdminAddress, Config, MeshConfig, Watcher};
-use http_proxy::{Prober, Program, Shared, Upstreams};
+use http_proxy::{Prober, Shared, Upstreams};
 use kubernetes::Cluster;
 use model::{Diagnostics, Shutdown};
 use net::dial::Dialer;
 use net::worker::Workers;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tunnel::client::way::Tunnels;
 
 use super::lifecycle::{drained, start_admin};
 use super::mesh::member::{Reading, seed};
@@ -37,7 +38,7 @@ use crate::source::Source;
 use beside::Beside;
 use listeners::Listeners;
 use provider::Provider;
-use reload::{Reload, compile};
+use reload::{Compiled, Reload, compile};
 
 /// Serves until told to stop. Exit code 2 where the configuration is not valid, 1 where something cannot be had.
 pub(crate) fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
@@ -106,7 +107,7 @@ async fn connect(
 /// A configuration to begin with.
 struct Begun {
     config: Config,
-    program: Program,
+    compiled: Compiled,
     /// The mesh's files, if there is a mesh.
     mesh: Option<Reading>,
     /// Warnings.
@@ -131,9 +132,9 @@ fn first(source: &Source, watcher: &mut Watcher) -> anyhow::Result<Result<Begun,
     // From here on it is followed by itself.
     watcher.set_paths(files)?;
     Ok(match compile(1, &config, None) {
-        Ok((program, warnings)) => {
+        Ok((compiled, warnings)) => {
             found.0.extend(warnings.0);
-            Ok(Begun { config, program, mesh, found })
+            Ok(Begun { config, compiled, mesh, found })
         }
         Err(errors) => {
             found.0.extend(errors.0);
@@ -152,6 +153,8 @@ struct Gateway {
     provider: Arc<Provider>,
     /// What cluster ports are reached through.
     mesh: Option<Beside>,
+    /// What endpoints behind tunnels are reached through.
+    tunnels: Arc<Tunnels>,
     dialer: Dialer,
     watcher: Watcher,
     stop: watch::Sender<bool>,
@@ -186,18 +189,21 @@ async fn serve(
     watcher: Watcher,
     mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
-    let Begun { config, program, mesh, found } = begun;
+    let Begun { config, compiled, mesh, found } = begun;
     found.0.iter().for_each(|problem| eprintln!("{problem}"));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers =
         Workers::start(config.workers.unwrap_or(cores)).context("starting worker threads")?;
     let dialer = Dialer::default();
-    let shared = Shared::new(program, dialer.clone());
+    let tunnels = Arc::new(Tunnels::default());
+    tunnels.set(compiled.tunnels, &dialer);
+    let shared = Shared::new(compiled.program, dialer.clone());
     dialer.add_way_to_upstreams(Arc::new(Upstreams::new(shared.clone(), seed(0))));
+    dialer.add_way_through_tunnels(tunnels.clone());
     reload::open_access_log(&shared)?;
     let (stop, stopped) = watch::channel(false);
     start_echo(&config, stopped.clone())?;
-    let provider = Provider::new(shared.clone(), &source, &found);
+    let provider = Provider::new(shared.clone(), tunnels.clone(), (&source, &found));
     start_admin(config.admin, provider.clone(), stopped)?;
     let mut prober = Prober::new(&shared).context("setting up health checks")?;
     prober.follow(&shared.program());
@@ -210,8 +216,18 @@ async fn serve(
     let reload = Reload::new(source.clone(), config.clone(), found);
     let mut sources = Sources { reload, objects };
     let listeners = Listeners::default();
-    let mut gateway =
-        Gateway { workers, shared, listeners, prober, provider, mesh: None, dialer, watcher, stop };
+    let mut gateway = Gateway {
+        workers,
+        shared,
+        listeners,
+        prober,
+        provider,
+        mesh: None,
+        tunnels,
+        dialer,
+        watcher,
+        stop,
+    };
     if let (Some(mesh), Some(reading)) = (&config.mesh, mesh) {
         gateway.join(mesh, reading).await?;
         gateway.mesh.iter().for_each(|mesh| mesh.set_ports(&config));

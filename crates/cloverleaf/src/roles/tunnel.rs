@@ -1,13 +1,15 @@
-//! The roles `tunnel server` and `tunnel agent`: Konnectivity's two ends.
+//! The roles `tunnel server` and `tunnel agent`: Konnectivity's two ends; and `tunnel forward`, a client for programs
+//! that are none.
 //!
-//! `server` and `agent` check the flags, start everything and follow the signals; `certificates` are loaded and loaded
-//! again, so is the agent `policy`, `cluster` is what concerns an API server, `pages` is the health port, `metrics`
-//! what it shows. Wiring only: what happens to a connection is `tunnel`'s.
+//! `server`, `agent` and `forward` check the flags, start everything and follow the signals; `certificates` are loaded
+//! and loaded again, so is the agent `policy`, `cluster` is what concerns an API server, `pages` is the health port,
+//! `metrics` what it shows. Wiring only: what happens to a connection is `tunnel`'s.
 
 mod agent;
 mod certificates;
 mod cluster;
-mod metrics;
+mod forward;
+pub(super) mod metrics;
 mod pages;
 mod policy;
 mod server;
@@ -15,6 +17,7 @@ mod server;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 pub(crate) use agent::{check as check_agent, run as agent};
+pub(crate) use forward::run as forward;
 pub(crate) use server::{check as check_server, run as server};
 
 use crate::UsageError;

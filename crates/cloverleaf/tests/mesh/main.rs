@@ -11,3 +11,4 @@ mod security_hostile;
 mod standing_in;
 mod steering;
 mod support;
+mod tunnelled;

@@ -136,7 +136,8 @@ fn metrics_are_those_that_are_documented() {
         |name: &str| name.starts_with("konnectivity_") || name.starts_with("cloverleaf_tunnel_");
     let families = testkit::metrics::documented(&page).into_iter();
     let documented: Vec<_> = families.filter(|family| ours(&family.name)).collect();
-    let scraped = [tunnel.metrics(), agent.metrics()].concat();
+    let forward = tunnel.forward("http-connect", &["--socks5=127.0.0.1:0"]);
+    let scraped = [tunnel.metrics(), agent.metrics(), forward.metrics()].concat();
     let typed: Vec<(&str, &str)> =
         scraped.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     for family in &documented {

@@ -37,6 +37,36 @@ pub(crate) struct Tunnel {
     agents: AtomicUsize,
 }
 
+/// `tunnel forward` that runs.
+pub(crate) struct Forward {
+    pub(crate) process: Running,
+    pub(crate) health: Port,
+}
+
+impl Forward {
+    /// A metric without labels.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        metric(self.health.address(), name)
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        get(self.health.address(), "/metrics").unwrap().1
+    }
+
+    /// Status and text of the readiness.
+    pub(crate) fn ready(&self) -> (u16, String) {
+        get(self.health.address(), "/readyz").unwrap_or_default()
+    }
+}
+
+/// A local connection, with bounds on its waits.
+pub(crate) fn local(port: &Port) -> TcpStream {
+    let stream = TcpStream::connect(port.address()).unwrap();
+    stream.set_read_timeout(Some(WITHIN)).unwrap();
+    stream.set_write_timeout(Some(WITHIN)).unwrap();
+    stream
+}
+
 /// Where clients come in.
 enum Front {
     Unix(PathBuf),
@@ -203,6 +233,28 @@ impl Tunnel {
         let number = self.agents.fetch_add(1, Ordering::Relaxed);
         let process = start(self.dir.path(), &format!("agent{number}"), &arguments);
         Agent { process, health, _admin: admin }
+    }
+
+    /// `tunnel forward` to this server with these flags, whose local ports are there. `mode` is the server's.
+    pub(crate) fn forward(&self, mode: &str, more: &[&str]) -> Forward {
+        let health = Port::reserve();
+        let mut arguments: Vec<String> = vec!["forward".into()];
+        arguments.push(format!("--server={}", self.grpc_address()));
+        arguments.push(format!("--mode={mode}"));
+        arguments.extend(more.iter().map(|flag| (*flag).to_owned()));
+        self.forward_with(arguments, health)
+    }
+
+    /// The same with all flags but that of the health port given.
+    pub(crate) fn forward_with(&self, mut arguments: Vec<String>, health: Port) -> Forward {
+        arguments.push(format!("--health-port={health}"));
+        arguments.push("--v=5".into());
+        let number = self.agents.fetch_add(1, Ordering::Relaxed);
+        let process = start(self.dir.path(), &format!("forward{number}"), &arguments);
+        let forward = Forward { process, health };
+        let up = || get(forward.health.address(), "/healthz").is_some_and(|(s, _)| s == 200);
+        assert!(wait_until(WITHIN, up), "forward did not start");
+        forward
     }
 
     /// Where clients connect, as gRPC's library writes it.

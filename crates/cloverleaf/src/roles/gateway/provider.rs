@@ -18,8 +18,10 @@ use http_proxy::stats::{self, ListenerCells, RequestCells};
 use http_proxy::{Program, Shared};
 use kubernetes::Output;
 use model::{Diagnostics, Name, UpstreamId};
+use tunnel::client::way::Tunnels;
 
 use super::super::mesh;
+use super::super::tunnel::metrics::of_clients;
 use super::figures::{Reloads, classes, latency, sum};
 use super::metrics;
 use crate::cluster::view::ClusterView;
@@ -35,6 +37,7 @@ pub(super) struct Provider {
     reloads: Mutex<Reloads>,
     cluster: OnceLock<ClusterView>,
     mesh: OnceLock<Arc<mesh::provider::Provider>>,
+    tunnels: Arc<Tunnels>,
 }
 
 /// What became of one change of a cluster's objects.
@@ -51,7 +54,12 @@ pub(super) struct Applied {
 }
 
 impl Provider {
-    pub(super) fn new(shared: Arc<Shared>, source: &Source, found: &Diagnostics) -> Arc<Self> {
+    /// With where the configuration is from, and what was found in it.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        tunnels: Arc<Tunnels>,
+        (source, found): (&Source, &Diagnostics),
+    ) -> Arc<Self> {
         let mut state =
             ConfigState { source: source.name(), valid: true, ..ConfigState::default() };
         state.set_problems(found);
@@ -63,6 +71,7 @@ impl Provider {
             reloads: Mutex::new(reloads),
             cluster: OnceLock::new(),
             mesh: OnceLock::new(),
+            tunnels,
         })
     }
 
@@ -140,6 +149,11 @@ impl admin::Provider for Provider {
         let mut all = metrics::families(&self.shared, &self.reloads());
         all.extend(self.cluster.get().map(ClusterView::families).unwrap_or_default());
         all.extend(self.mesh.get().map(|mesh| mesh.own_families()).unwrap_or_default());
+        let tunnels = self.tunnels.stats();
+        if !tunnels.is_empty() {
+            let tunnels = tunnels.iter().map(|(name, stats)| (name.to_string(), &**stats));
+            all.extend(of_clients(&tunnels.collect::<Vec<_>>()));
+        }
         all
     }
 

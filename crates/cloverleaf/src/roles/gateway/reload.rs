@@ -13,6 +13,7 @@ use http_proxy::{AccessLog, Program, Shared};
 use kubernetes::Output;
 use kubernetes::translate::Translation;
 use model::{Diagnostic, Diagnostics, Place};
+use tunnel::client::way::Loaded;
 
 use super::super::mesh::member::Reading;
 use super::Gateway;
@@ -100,7 +101,7 @@ impl Reload {
         let mut found = Diagnostics::default();
         let compiled = self.compile(gateway, generation, self.base.clone(), &mut found).await;
         let applied = match compiled {
-            Some((config, program)) => self.publish(gateway, &config, program, &mut found).await,
+            Some((config, made)) => self.publish(gateway, &config, made, &mut found).await,
             None => false,
         };
         if applied {
@@ -141,10 +142,10 @@ impl Reload {
             found.0.append(&mut compiled.0);
         }
         let applied = match outcome {
-            Some((config, program)) => {
+            Some((config, made)) => {
                 self.note_fixed(gateway, &config, &mut found);
                 self.join(gateway, &config, &mut found).await
-                    && self.apply(gateway, config, program, &mut found).await
+                    && self.apply(gateway, config, made, &mut found).await
             }
             None => false,
         };
@@ -175,7 +176,7 @@ impl Reload {
         generation: u64,
         base: Config,
         found: &mut Diagnostics,
-    ) -> Option<(Config, Program)> {
+    ) -> Option<(Config, Compiled)> {
         let before = gateway.shared.program();
         let routes = self.routes.clone();
         let mut merge = std::mem::take(&mut self.merge);
@@ -195,10 +196,10 @@ impl Reload {
         };
         self.merge = merge;
         match compiled {
-            Ok((config, (program, warnings), left_out)) => {
+            Ok((config, (made, warnings), left_out)) => {
                 self.say_left_out(left_out.unwrap_or_default());
                 found.0.extend(warnings.0);
-                Some((config, program))
+                Some((config, made))
             }
             Err(errors) => {
                 found.0.extend(errors.0);
@@ -234,10 +235,10 @@ impl Reload {
         &mut self,
         gateway: &mut Gateway,
         config: Config,
-        program: Program,
+        made: Compiled,
         found: &mut Diagnostics,
     ) -> bool {
-        if !self.publish(gateway, &config, program, found).await {
+        if !self.publish(gateway, &config, made, found).await {
             return false;
         }
         if let Err(error) = open_access_log(&gateway.shared) {
@@ -253,7 +254,7 @@ impl Reload {
         &self,
         gateway: &mut Gateway,
         config: &Config,
-        program: Program,
+        made: Compiled,
         found: &mut Diagnostics,
     ) -> bool {
         let opened = match gateway.listeners.open(&config.snapshot, gateway.workers.count()) {
@@ -267,7 +268,9 @@ impl Reload {
             }
         };
         let listens_anew = opened.has_new();
-        let old = gateway.shared.publish(program);
+        // What leads to endpoints comes before who is sent there.
+        gateway.tunnels.set(made.tunnels, &gateway.dialer);
+        let old = gateway.shared.publish(made.program);
         gateway.prober.follow(&gateway.shared.program());
         gateway.mesh.iter().for_each(|mesh| mesh.set_ports(config));
         net::task::spawn("retire", retire(old));
@@ -334,7 +337,7 @@ pub(super) fn load(source: &Source) -> (Option<Config>, Diagnostics) {
 }
 
 /// What was compiled, its warnings, and what had to be left out.
-type Isolated = (Config, (Program, Diagnostics), Option<Diagnostics>);
+type Isolated = (Config, (Compiled, Diagnostics), Option<Diagnostics>);
 
 /// Compiles what a cluster's objects say. What cannot be loaded of them is left out: translation has looked at each
 /// before, so this is for what only shows where all is together.
@@ -353,15 +356,35 @@ fn isolated(
     }
 }
 
-/// A program of a checked configuration, which will take the place of the one before.
+/// What a checked configuration is made into: everything that has to be read has been.
+pub(super) struct Compiled {
+    pub(super) program: Program,
+    /// Those that endpoints are reached through.
+    pub(super) tunnels: Loaded,
+}
+
+/// Of a checked configuration, which will take the place of the one before; with warnings.
 pub(super) fn compile(
     generation: u64,
     config: &Config,
     before: Option<&Program>,
-) -> Result<(Program, Diagnostics), Diagnostics> {
+) -> Result<(Compiled, Diagnostics), Diagnostics> {
     let snapshot = config.snapshot.clone();
+    let tunnels = Loaded::read(&snapshot.tunnels);
     let dump = snapshot.manners.config_path.then(|| config::nanoproxy_yaml(&snapshot));
-    Program::compile(generation, snapshot, dump.map(Arc::from), &instance(), before)
+    let program = Program::compile(generation, snapshot, dump.map(Arc::from), &instance(), before);
+    match (program, tunnels) {
+        (Ok((program, mut found)), Ok((tunnels, more))) => {
+            found.0.extend(more.0);
+            Ok((Compiled { program, tunnels }, found))
+        }
+        // All that is wrong at once.
+        (program, tunnels) => {
+            let mut found = program.err().unwrap_or_default();
+            found.0.extend(tunnels.err().unwrap_or_default().0);
+            Err(found)
+        }
+    }
 }
 
 /// The host's name, as `X-Proxy-Instance` says it.

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
-use config::Watcher;
 use hyper::StatusCode;
 use kubernetes::servers::CountStats;
 use model::{Diagnostic, Diagnostics, HostName, Place, Target};
@@ -17,7 +15,6 @@ use tunnel::identifiers::Identifiers;
 
 use super::certificates::{self, Named, Shown};
 use super::pages::{self, Page, Pages};
-use super::server::usage;
 use super::{cluster, metrics, name, random, socket_address};
 use crate::UsageError;
 use crate::cli::AgentArgs;
@@ -64,15 +61,7 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         tracing::debug!(descriptors = net::descriptors::raise_limit(), "limit");
-        let watcher = Watcher::new(shown.files())?;
-        let loaded = shown.load().map_err(usage)?;
-        for warning in loaded.warnings().warnings() {
-            tracing::warn!(%warning);
-        }
-        let tls = Arc::new(ArcSwap::from_pointee(loaded));
-        let load = move || shown.load();
-        let follow = certificates::follow(watcher, "agent", tls.clone(), load);
-        net::task::spawn("certificates", follow);
+        let tls = certificates::start(shown, "agent")?;
         let (count, leases) = cluster::count_servers(&args.cluster).await?;
         let settings = Settings {
             server,
@@ -169,7 +158,7 @@ fn shown(args: &AgentArgs) -> Result<Shown, UsageError> {
     if protocols.iter().any(|name| name.len() > 255) {
         return Err(UsageError("flag --alpn-proto: expected at most 255 bytes a name".to_owned()));
     }
-    Ok(Shown { certificate, authorities, protocols })
+    Ok(Shown { certificate, authorities, server_name: None, protocols })
 }
 
 /// Reads the token's file each time it is asked for.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use config::Watcher;
 use model::{
-    Certificate, ClientVerification, Diagnostics, HttpVersions, PemSource, Place, TlsTermination,
-    TlsVersion, UpstreamTls, Verification,
+    Certificate, ClientVerification, Diagnostics, HostName, HttpVersions, PemSource, Place,
+    TlsTermination, TlsVersion, UpstreamTls, Verification,
 };
 use tls::{CipherSuites, ClientTls, Termination};
 
@@ -65,13 +65,15 @@ impl Served {
     }
 }
 
-/// What an agent shows, and believes.
+/// What an agent or a client shows, and believes.
 #[derive(Debug, Clone)]
 pub(super) struct Shown {
     /// `None`: it shows none.
     pub(super) certificate: Option<(Named, Named)>,
     /// `None`: the machine's.
     pub(super) authorities: Option<Named>,
+    /// In place of the other side's host.
+    pub(super) server_name: Option<HostName>,
     pub(super) protocols: Vec<Vec<u8>>,
 }
 
@@ -86,7 +88,7 @@ impl Shown {
             None => Verification::System,
             Some(named) => Verification::Authorities(PemSource::File(named.file.clone())),
         };
-        let upstream = UpstreamTls { verification, server_name: None };
+        let upstream = UpstreamTls { verification, server_name: self.server_name.clone() };
         let loaded = ClientTls::load(&upstream, &Place::whole("flag --ca-cert"))?;
         let loaded = match &self.certificate {
             None => loaded,
@@ -119,6 +121,20 @@ pub(super) fn pair(
             certificate.0, key.0
         ))),
     }
+}
+
+/// What an agent or a client shows, loaded, and its files followed.
+pub(super) fn start(shown: Shown, what: &'static str) -> anyhow::Result<Arc<ArcSwap<ClientTls>>> {
+    // Watched from before they are read.
+    let watcher = Watcher::new(shown.files())?;
+    let loaded = shown.load().map_err(super::server::usage)?;
+    for warning in loaded.warnings().warnings() {
+        tracing::warn!(%warning);
+    }
+    let place = Arc::new(ArcSwap::from_pointee(loaded));
+    let load = move || shown.load();
+    net::task::spawn("certificates", follow(watcher, what, place.clone(), load));
+    Ok(place)
 }
 
 /// Loads again whenever a file changes; what cannot be loaded is said, and the last good ones stay. For ever.

@@ -1,4 +1,4 @@
-//! The metrics of a tunnel's ends, under the original's names.
+//! The metrics of a tunnel's ends, under the original's names, and those of clients, under ours.
 //!
 //! Must not know how they are counted.
 
@@ -10,6 +10,8 @@ use admin::metrics::{Family, Format, Kind, Value, encode};
 use kubernetes::servers::{CountStats, KeepStats};
 use tls::AcceptErrorKind;
 use tunnel::agent::{Agent, Stats as AgentStats};
+use tunnel::client::{ERRORS, Stats as ClientStats};
+use tunnel::forward::Forward;
 use tunnel::server::{Hub, Stats as ServerStats};
 use tunnel::stats::{Bounds, Durations, Named, Packets, StreamErrors};
 
@@ -218,6 +220,7 @@ pub(super) fn of_agent(agent: &Agent, counted: &CountStats) -> String {
             &agent.stats.connect_failures,
             [["unreachable"], ["unknown_issuer"], ["answer"]],
         ),
+        dropped(agent.stats.datagrams_dropped.get()),
         packets,
     ];
     families.extend(leases::of_counting(counted));
@@ -234,6 +237,78 @@ fn server_failures(stats: &AgentStats) -> Family {
     Family { kind: Kind::Gauge, ..named(what, ["direction"], &stats.server_failures, begin) }
 }
 
+fn dropped(count: u64) -> Family {
+    Family::single(
+        "cloverleaf_tunnel_datagrams_dropped_total",
+        "Datagrams for which there was no room on the way into the tunnel.",
+        Kind::Counter,
+        Value::Int(count),
+    )
+}
+
+/// The page of local ports.
+pub(super) fn of_forward(forward: &Forward, reachable: bool) -> String {
+    let tunnel = forward.client().server().to_string();
+    let mut families = of_clients(&[(tunnel, &forward.client().stats)]);
+    families.extend([
+        Family::single(
+            "cloverleaf_tunnel_forward_connections_open",
+            "Connections of programs to local ports.",
+            Kind::Gauge,
+            Value::Int(forward.stats.open.get()),
+        ),
+        Family::single(
+            "cloverleaf_tunnel_forward_unasked_total",
+            "Programs that did not say where they want to go, or said it wrongly.",
+            Kind::Counter,
+            Value::Int(forward.stats.unasked.get()),
+        ),
+        dropped(forward.stats.datagrams_dropped.get()),
+        Family::single(
+            "cloverleaf_tunnel_forward_server_up",
+            "Whether the server could be reached when it was last tried.",
+            Kind::Gauge,
+            Value::Int(u64::from(reachable)),
+        ),
+    ]);
+    page(families)
+}
+
+/// What clients of tunnels count, each under a name.
+pub(in crate::roles) fn of_clients(clients: &[(String, &ClientStats)]) -> Vec<Family> {
+    let label = |name: &String| ("tunnel", name.clone());
+    let mut dials = Family::new(
+        "cloverleaf_tunnel_client_dial_duration_seconds",
+        "From the wish for a connection through the tunnel to the answer.",
+        Kind::Histogram,
+    );
+    let mut failures = Family::new(
+        "cloverleaf_tunnel_client_dial_failures_total",
+        "Connections through the tunnel that did not come about.",
+        Kind::Counter,
+    );
+    let mut connections = Family::new(
+        "cloverleaf_tunnel_client_connections_open",
+        "Connections through the tunnel.",
+        Kind::Gauge,
+    );
+    let mut servers = Family::new(
+        "cloverleaf_tunnel_client_server_connections_open",
+        "Connections to the tunnel's server that others share.",
+        Kind::Gauge,
+    );
+    for (name, stats) in clients {
+        dials.push(vec![label(name)], histogram(&stats.dial_duration));
+        for (reason, counter) in ERRORS.iter().zip(&stats.failures) {
+            let labels = vec![label(name), ("reason", (*reason).to_owned())];
+            failures.push(labels, Value::Int(counter.get()));
+        }
+        connections.push(vec![label(name)], Value::Int(stats.established.get()));
+        servers.push(vec![label(name)], Value::Int(stats.server_connections.get()));
+    }
+    vec![dials, failures, connections, servers]
+}
+
 fn page(mut families: Vec<Family>) -> String {
     families.extend(admin::process::families());
     encode(families, Format::Prometheus)
@@ -244,10 +319,13 @@ fn durations<B: Bounds>(
     help: &'static str,
     durations: &Durations<B>,
 ) -> Family {
+    Family::single(name, help, Kind::Histogram, histogram(durations))
+}
+
+fn histogram<B: Bounds>(durations: &Durations<B>) -> Value {
     let (bounds, counts, sum) = durations.get();
     let count = counts.iter().sum();
-    let buckets = bounds.into_iter().zip(counts).collect();
-    Family::single(name, help, Kind::Histogram, Value::Histogram { buckets, sum, count })
+    Value::Histogram { buckets: bounds.into_iter().zip(counts).collect(), sum, count }
 }
 
 /// A counter by names; those of `begin` are there from the start, with 0.

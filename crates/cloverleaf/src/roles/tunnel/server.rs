@@ -87,14 +87,7 @@ impl Plan {
     fn new(args: &ServerArgs) -> Result<Self, UsageError> {
         args.common.absent.check()?;
         let tls = Tls::new(args)?;
-        let mode = match args.mode.as_str() {
-            "grpc" => Mode::Grpc,
-            "http-connect" => Mode::HttpConnect,
-            other => {
-                let text = format!("flag --mode: found {other:?}, expected grpc or http-connect");
-                return Err(UsageError(text));
-            }
-        };
+        let mode = mode(&args.mode)?;
         let clients = clients(args, mode, &tls)?;
         let pair = certificates::pair(
             ("--cluster-cert", &args.cluster_cert),
@@ -116,6 +109,18 @@ impl Plan {
         let versions = HttpVersions::Http2;
         let agents = tls.served((certificate, key), authorities, versions);
         Ok(Self { settings, clients, agents, cluster })
+    }
+}
+
+/// How clients speak.
+pub(super) fn mode(text: &str) -> Result<Mode, UsageError> {
+    match text {
+        "grpc" => Ok(Mode::Grpc),
+        "http-connect" => Ok(Mode::HttpConnect),
+        other => {
+            let text = format!("flag --mode: found {other:?}, expected grpc or http-connect");
+            Err(UsageError(text))
+        }
     }
 }
 

@@ -1,0 +1,289 @@
+//! `tunnel forward`: flags checked, local ports bound, workers started, signals followed.
+//!
+//! `ports` are what is asked for.
+
+mod ports;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use hyper::StatusCode;
+use model::{HostName, Target};
+use net::dial::Dialer;
+use net::worker::Workers;
+use tokio::sync::oneshot;
+use tunnel::client::{Client, Server, Settings, way};
+use tunnel::forward::{Forward, serve, udp};
+use tunnel::server::Mode;
+
+use super::certificates::{self, Named, Shown};
+use super::pages::{self, Page, Pages};
+use super::{metrics, server, socket_address};
+use crate::UsageError;
+use crate::cli::ForwardArgs;
+use crate::roles::lifecycle::drained;
+use crate::roles::signals::{Signal, Signals};
+use ports::{LocalPort, Serves, Socket};
+
+/// How often it is looked whether the server is there.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
+/// The same while it is not.
+const CHECK_ABSENT_EVERY: Duration = Duration::from_secs(1);
+/// How long that may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves until told to stop. Exit code 2 where the flags are not valid, 1 where something cannot be had.
+pub(crate) fn run(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
+    let plan = Plan::new(args)?;
+    crate::logging::start(args.verbosity >= super::VERBOSE_FROM);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let running = Running::start(args, plan).await?;
+        let signal = signals.stop().await;
+        running.finish(signal, args.graceful_shutdown_timeout, &mut signals).await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// What the flags come to.
+struct Plan {
+    server: Server,
+    mode: Mode,
+    /// `None` for a Unix socket.
+    shown: Option<Shown>,
+    ports: Vec<LocalPort>,
+}
+
+impl Plan {
+    fn new(args: &ForwardArgs) -> Result<Self, UsageError> {
+        let (server, mode) = (server_of(&args.server)?, server::mode(&args.mode)?);
+        let shown = shown(args, &server, mode)?;
+        let ports = ports::ports(args)?;
+        let carries_udp = mode == Mode::Grpc && !args.no_extensions;
+        if !carries_udp && ports.iter().any(|port| matches!(port.serves, Serves::Udp(..))) {
+            let text = "flag --listen: udp:// is for --mode=grpc, and not with --no-extensions";
+            return Err(UsageError(text.to_owned()));
+        }
+        Ok(Self { server, mode, shown, ports })
+    }
+}
+
+fn server_of(text: &str) -> Result<Server, UsageError> {
+    let wrong = || {
+        let text = format!("flag --server: found {text:?}, expected host:port or unix:/path");
+        UsageError(text)
+    };
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return if path.is_empty() { Err(wrong()) } else { Ok(Server::Unix(path.into())) };
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return if address.port() > 0 {
+            Ok(Server::Tcp(Target::Address(address)))
+        } else {
+            Err(wrong())
+        };
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+    let host = HostName::parse(host).ok().filter(|host| !host.as_str().contains(':'));
+    Ok(Server::Tcp(Target::Named(host.ok_or_else(wrong)?, port)))
+}
+
+fn shown(args: &ForwardArgs, server: &Server, mode: Mode) -> Result<Option<Shown>, UsageError> {
+    let certificate = certificates::pair(
+        ("--client-cert", &args.client_cert),
+        ("--client-key", &args.client_key),
+    )?;
+    let authorities = Named::new("--ca-cert", &args.ca_cert);
+    if matches!(server, Server::Unix(_)) {
+        if certificate.is_some() || authorities.is_some() || !args.server_name.is_empty() {
+            let text = "flags --ca-cert, --client-cert, --client-key and --server-name: a Unix \
+                        socket has no TLS";
+            return Err(UsageError(text.to_owned()));
+        }
+        return Ok(None);
+    }
+    let server_name = match args.server_name.as_str() {
+        "" => None,
+        name => Some(HostName::parse(name).map_err(|_| {
+            UsageError(format!("flag --server-name: found {name:?}, expected a host name"))
+        })?),
+    };
+    let protocols = vec![way::protocol(mode).to_vec()];
+    Ok(Some(Shown { certificate, authorities, server_name, protocols }))
+}
+
+/// Everything that runs.
+struct Running {
+    forward: Arc<Forward>,
+    workers: Workers,
+    accepting: Vec<oneshot::Sender<()>>,
+}
+
+impl Running {
+    async fn start(args: &ForwardArgs, plan: Plan) -> anyhow::Result<Self> {
+        tracing::debug!(descriptors = net::descriptors::raise_limit(), "limit");
+        let Plan { server, mode, shown, ports } = plan;
+        let tls = shown.map(|shown| certificates::start(shown, "client")).transpose()?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = args.workers.map_or(cores, usize::from);
+        let mut sockets = Vec::new();
+        for port in ports {
+            sockets.push((port.bind(count)?, port.serves));
+        }
+        let health = socket_address(args.health_bind_address, args.health_port);
+        let health = (args.health_port > 0).then(|| pages::bind(health, "--health-port"));
+        let health = health.transpose()?;
+        let settings = Settings { server, mode, tls, extensions: !args.no_extensions };
+        let forward = Forward::new(Client::new(settings, Dialer::default()));
+        announce(&forward, &sockets)?;
+        let workers = Workers::start(count).context("starting worker threads")?;
+        let mut accepting = Vec::new();
+        for (bound, serves) in sockets {
+            for (index, socket) in bound.into_iter().enumerate() {
+                let port = (socket, serves.clone());
+                accepting.push(start_port(&workers, index, &forward, port).await?);
+            }
+        }
+        let up = Arc::new(AtomicBool::new(false));
+        let check = check(forward.client().clone(), up.clone());
+        workers.run(0, Box::new(move || drop(net::task::spawn_local("check", check)))).await?;
+        if let Some(listener) = health {
+            show(&forward, up, listener);
+        }
+        Ok(Self { forward, workers, accepting })
+    }
+
+    /// No new connections, then as long as was allowed for those that are open. A second signal ends it at once.
+    async fn finish(self, signal: Signal, grace: Duration, signals: &mut Signals) {
+        tracing::info!(?signal, grace_ms = grace.as_millis(), "stopping");
+        drop(self.accepting);
+        let open = || usize::try_from(self.forward.stats.open.get()).unwrap_or(usize::MAX);
+        tokio::select! {
+            () = drained(open, grace) => {}
+            _ = signals.stop() => {}
+        }
+        let left = open();
+        if left > 0 {
+            tracing::warn!(connections = left, "stopped with connections open");
+        }
+        let workers = self.workers;
+        let _ = tokio::task::spawn_blocking(move || workers.stop()).await;
+    }
+}
+
+/// Says on standard error which ports there are.
+fn announce(forward: &Forward, sockets: &[(Vec<Socket>, Serves)]) -> anyhow::Result<()> {
+    let server = forward.client().server();
+    eprintln!("cloverleaf tunnel forward {}: through {server}", env!("CARGO_PKG_VERSION"));
+    for (bound, serves) in sockets {
+        let address = bound.first().context("no socket")?.address()?;
+        eprintln!("  {address} {serves}");
+    }
+    Ok(())
+}
+
+/// Has a worker serve a local port until what is returned is dropped.
+async fn start_port(
+    workers: &Workers,
+    index: usize,
+    forward: &Arc<Forward>,
+    (socket, serves): (Socket, Serves),
+) -> anyhow::Result<oneshot::Sender<()>> {
+    let (started, begun) = oneshot::channel::<std::io::Result<()>>();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let forward = forward.clone();
+    let job = Box::new(move || {
+        let accepting = match (socket, &serves) {
+            (Socket::Tcp(socket), Serves::Tcp(port)) => serve(&forward, socket, port),
+            (Socket::Udp(socket), Serves::Udp(to, idle)) => udp::serve(&forward, socket, to, *idle),
+            // Each was bound for what it serves.
+            _ => Err(std::io::ErrorKind::Unsupported.into()),
+        };
+        let _ = started.send(accepting.map(|accepting| {
+            drop(net::task::spawn_local("accepting", async move {
+                let _ = stopped.await;
+                drop(accepting);
+            }));
+        }));
+    });
+    workers.run(index, job).await?;
+    begun.await.context("a worker thread is gone")?.context("serving")?;
+    Ok(stop)
+}
+
+/// Looks again and again whether the server is there, and says when that changes. For ever.
+async fn check(client: Arc<Client>, up: Arc<AtomicBool>) {
+    let mut said_down = false;
+    loop {
+        match client.check(CHECK_TIMEOUT).await {
+            Ok(()) => {
+                if !up.swap(true, Ordering::Relaxed) {
+                    tracing::info!(server = %client.server(), "the server is there");
+                }
+                said_down = false;
+                tokio::time::sleep(CHECK_EVERY).await;
+            }
+            Err(error) => {
+                up.store(false, Ordering::Relaxed);
+                if !std::mem::replace(&mut said_down, true) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "the server cannot be reached; trying on");
+                }
+                tokio::time::sleep(CHECK_ABSENT_EVERY).await;
+            }
+        }
+    }
+}
+
+/// Starts the health port.
+fn show(forward: &Arc<Forward>, up: Arc<AtomicBool>, listener: std::net::TcpListener) {
+    let forward = forward.clone();
+    let pages: Pages = Arc::new(move |path, _| match path {
+        "/metrics" => Page::Metrics(metrics::of_forward(&forward, up.load(Ordering::Relaxed))),
+        "/healthz" => Page::Text(StatusCode::OK, "ok".to_owned()),
+        "/ready" | "/readyz" => {
+            if up.load(Ordering::Relaxed) {
+                Page::Text(StatusCode::OK, "ok".to_owned())
+            } else {
+                let text = "the server cannot be reached".to_owned();
+                Page::Text(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
+        }
+        _ => Page::None,
+    });
+    net::task::spawn("pages", async move {
+        if let Err(error) = pages::serve(listener, pages).await {
+            tracing::error!(%error, "a port for pages");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_read() {
+        for (text, expected) in [
+            ("hub.test:8090", Some("hub.test:8090")),
+            ("10.0.0.1:8090", Some("10.0.0.1:8090")),
+            ("[::1]:8090", Some("[::1]:8090")),
+            ("unix:/run/tunnel.sock", Some("unix:/run/tunnel.sock")),
+            ("unix:///run/tunnel.sock", Some("unix:/run/tunnel.sock")),
+            ("unix:", None),
+            ("hub.test", None),
+            ("hub.test:0", None),
+            ("::1:8090", None),
+        ] {
+            let found = server_of(text).ok().map(|server| server.to_string());
+            assert_eq!(found.as_deref(), expected, "{text}");
+        }
+    }
+}
