@@ -1,21 +1,23 @@
 #!/bin/sh
-# Two networks that cannot reach each other, `hub` and `cluster`. An agent at the cluster's gate connects out to a server
-# at the hub; then a request from the hub reaches a service in the cluster. Needs root, `ip`, `nsenter`, `openssl` and `curl`,
-# and takes a program that is built already:
+# Three networks: a hub, and two clusters that can reach neither the hub's inside nor each other and let nobody in. An
+# agent in each connects out to a tunnel's server at the hub; then gateway.yaml balances over services in both, and
+# `tunnel forward` gives a port of the hub to one of them. Needs root, `ip`, `nsenter`, `openssl` and `curl`, and takes a
+# program that is built already:
 #
 #     examples/tunnel/run.sh target/release/cloverleaf
 #
-# Ctrl-C ends it and removes what it made; with `once` as a second argument it ends after the request.
+# Ctrl-C ends it and removes what it made; with `once` as a second argument it ends by itself.
 set -eu
 
 program=$(realpath "${1:-target/release/cloverleaf}")
+here=$(dirname "$(realpath "$0")")
 folder=$(mktemp -d)
 pids=""
 
 cleanup() {
     trap - EXIT INT TERM
     for pid in $pids; do kill -9 "$pid" 2>/dev/null || true; done
-    for name in hub gate cluster; do ip netns del "leaf$name" 2>/dev/null || true; done
+    for name in hub one two; do ip netns del "leaf$name" 2>/dev/null || true; done
     rm -rf "$folder"
 }
 trap cleanup EXIT
@@ -27,22 +29,33 @@ on() { # on NETWORK COMMAND...: runs a command in a network
     exec nsenter --net="/run/netns/leaf$network" -- "$@"
 }
 
-# The hub and a gate share one network, the gate and the service another. The gate forwards nothing.
-for name in hub gate cluster; do
+until_ok() { # until_ok NETWORK COMMAND...: tries a command until it works, for ten seconds
+    tries=0
+    until (on "$@") >"$folder/tried" 2>&1; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] || { cat "$folder/tried" "$folder"/*.log; exit 1; }
+        sleep 0.1
+    done
+}
+
+# A line from the hub to each cluster. Their insides, 10.96.0.1 and 10.96.0.2, are on neither.
+for name in hub one two; do
     ip netns add "leaf$name"
     ip -n "leaf$name" link set lo up
 done
-ip link add eth0 netns leafhub type veth peer name outside netns leafgate
-ip link add eth0 netns leafcluster type veth peer name inside netns leafgate
-ip -n leafhub addr add 10.97.1.1/24 dev eth0
-ip -n leafgate addr add 10.97.1.2/24 dev outside
-ip -n leafgate addr add 10.97.2.2/24 dev inside
-ip -n leafcluster addr add 10.97.2.1/24 dev eth0
-for link in hub:eth0 gate:outside gate:inside cluster:eth0; do
-    ip -n "leaf${link%:*}" link set "${link#*:}" up
+ip -n leafhub addr add 10.97.0.1/32 dev lo
+for number in 1 2; do
+    cluster=$([ "$number" = 1 ] && echo one || echo two)
+    ip link add "$cluster" netns leafhub type veth peer name hub netns "leaf$cluster"
+    ip -n leafhub addr add "10.97.$number.1/24" dev "$cluster"
+    ip -n leafhub link set "$cluster" up
+    ip -n "leaf$cluster" addr add "10.97.$number.2/24" dev hub
+    ip -n "leaf$cluster" link set hub up
+    ip -n "leaf$cluster" route add 10.97.0.1 via "10.97.$number.1"
+    ip -n "leaf$cluster" addr add "10.96.0.$number/32" dev lo
 done
 
-# An authority, a certificate for the server, one for the agent and one for a client.
+# An authority, a certificate for the server, one for agents and one for clients.
 make() { # make NAME SAN USAGE
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$folder/$1.key" -out "$folder/$1.csr" \
         -subj "/CN=$1" 2>/dev/null
@@ -52,33 +65,67 @@ make() { # make NAME SAN USAGE
 }
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$folder/ca.key" -out "$folder/ca.crt" \
     -days 1 -subj "/CN=example" 2>/dev/null
-make server IP:10.97.1.1 serverAuth
+make server IP:10.97.0.1 serverAuth
 make agent DNS:agent clientAuth
 make client DNS:client clientAuth
 
-# The service in the cluster, the server at the hub, the agent at the gate.
-(on cluster "$program" echo --listen 10.97.2.1:9090) &
-pids="$pids $!"
-(on hub "$program" tunnel server --mode=http-connect \
+# The server at the hub; in each cluster a service and an agent, which says whose it is.
+(on hub "$program" tunnel server --proxy-strategies=destHost \
     --server-cert="$folder/server.crt" --server-key="$folder/server.key" --server-ca-cert="$folder/ca.crt" \
-    --cluster-cert="$folder/server.crt" --cluster-key="$folder/server.key" --cluster-ca-cert="$folder/ca.crt") &
+    --cluster-cert="$folder/server.crt" --cluster-key="$folder/server.key" --cluster-ca-cert="$folder/ca.crt") \
+    2>"$folder/server.log" &
 pids="$pids $!"
-(on gate "$program" tunnel agent --proxy-server-host=10.97.1.1 --agent-id=cluster1 \
-    --agent-cert="$folder/agent.crt" --agent-key="$folder/agent.key" --ca-cert="$folder/ca.crt") &
-pids="$pids $!"
-
-tries=0
-until (on hub curl -sf -o /dev/null http://127.0.0.1:8092/readyz); do
-    tries=$((tries + 1))
-    [ "$tries" -lt 100 ] || exit 1
-    sleep 0.1
+agent() { # agent CLUSTER: starts one
+    (on "$1" "$program" tunnel agent --proxy-server-host=10.97.0.1 --agent-identifiers="host=$1" \
+        --agent-cert="$folder/agent.crt" --agent-key="$folder/agent.key" --ca-cert="$folder/ca.crt") \
+        2>>"$folder/agent-$1.log" &
+    agent=$!
+    pids="$pids $agent"
+}
+for number in 1 2; do
+    cluster=$([ "$number" = 1 ] && echo one || echo two)
+    (on "$cluster" "$program" echo --listen "10.96.0.$number:80") 2>"$folder/echo-$cluster.log" &
+    pids="$pids $!"
+    agent "$cluster"
+    until_ok "$cluster" curl -sf "http://10.96.0.$number/"
 done
+until_ok hub sh -c "curl -sf http://127.0.0.1:8092/metrics | grep -q '^konnectivity.*_ready_backend_connections 2\$'"
 
+# Its clients: the gateway, and a port for programs that speak no Konnectivity.
+cp "$here/gateway.yaml" "$folder"
+(on hub "$program" gateway -c "$folder/gateway.yaml") 2>"$folder/gateway.log" &
+pids="$pids $!"
+(on hub "$program" tunnel forward --server=10.97.0.1:8090 \
+    --ca-cert="$folder/ca.crt" --client-cert="$folder/client.crt" --client-key="$folder/client.key" \
+    --listen=127.0.0.1:6443 --to=one/10.96.0.1:80 --socks5=127.0.0.1:1080 --cluster=two) 2>"$folder/forward.log" &
+pids="$pids $!"
+
+who() { # who CURL'S ARGUMENTS: which service answers, as it says
+    (on hub curl -sS --max-time 5 "$@") | grep -o '"local_address[^,]*' || true
+}
+up() { # up COUNT: waits until so many endpoints can serve
+    until_ok hub sh -c "curl -sf http://127.0.0.1:9180/metrics | grep -c '^cloverleaf_endpoint_up.* 1\$' | grep -qx $1"
+}
+up 2
+until_ok hub curl -sf http://127.0.0.1:8096/readyz
+
+echo "From the hub neither service can be reached:"
+(on hub curl -sS --max-time 2 http://10.96.0.1/) || true
 echo
-echo "Directly the service cannot be reached:"
-(on hub curl -sS --max-time 2 http://10.97.2.1:9090/hello) || true
+echo "A rule of the gateway balances over both:"
+for _ in 1 2 3 4; do who http://127.0.0.1:8080/; done
 echo
-echo "Through the tunnel:"
-(on hub curl -sS --max-time 5 --proxy https://10.97.1.1:8090 --proxytunnel --proxy-cacert "$folder/ca.crt" \
-    --proxy-cert "$folder/client.crt" --proxy-key "$folder/client.key" http://10.97.2.1:9090/hello)
-[ "${2:-}" = once ] || wait
+echo "A port of the hub is a port of the first cluster, and by SOCKS5 any of the second is there:"
+who http://127.0.0.1:6443/
+who --socks5-hostname 127.0.0.1:1080 http://10.96.0.2/
+echo
+echo "The second cluster is cut off; the first takes all:"
+kill -9 "$agent"
+up 1
+for _ in 1 2 3 4; do who http://127.0.0.1:8080/; done
+echo
+echo "It is there again:"
+agent two
+up 2
+for _ in 1 2; do who http://127.0.0.1:8080/; done
+[ "${2:-}" = once ] || { echo "Everything runs; Ctrl-C ends it."; wait; }

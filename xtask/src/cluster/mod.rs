@@ -19,8 +19,10 @@ pub(crate) use tests::for_tests;
 
 use crate::{env, sh};
 
-/// What nodes are made of, as Debian packages and one program of each.
-const PACKAGES: [(&str, &str); 7] = [
+/// What nodes are made of, and what the scripts of `examples/` use, as Debian packages and one program of each.
+const PACKAGES: [(&str, &str); 9] = [
+    ("curl", "curl"),
+    ("openssl", "openssl"),
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("iproute2", "ip"),
