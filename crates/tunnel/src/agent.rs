@@ -27,7 +27,7 @@ use crate::stats::{
 };
 use pace::Pace;
 use servers::Servers;
-use session::Attempt;
+use session::{Aim, Attempt};
 
 /// Where the token is read from at each connection, if there is one.
 pub type Token = Box<dyn Fn() -> Result<Option<String>, std::io::Error> + Send + Sync>;
@@ -43,12 +43,19 @@ pub enum CountSource {
     Larger(watch::Receiver<usize>),
 }
 
+/// Where servers are: one, or a load balancer in front of several.
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// Where to connect.
+    pub target: Target,
+    /// The name in their certificates.
+    pub name: String,
+}
+
 /// What an agent is told when it starts.
 pub struct Settings {
-    /// Where the servers are.
-    pub server: Target,
-    /// The servers' name, for their certificates.
-    pub server_name: String,
+    /// Where the servers are, at least one: an attempt to connect takes the next.
+    pub servers: Vec<Address>,
     /// What the agent calls itself.
     pub agent_id: String,
     /// What it is for.
@@ -76,7 +83,7 @@ pub struct Settings {
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The token is no text for logs.
-        let names = (&self.server, &self.server_name, &self.agent_id);
+        let names = (&self.servers, &self.agent_id);
         f.debug_tuple("Settings").field(&names).finish_non_exhaustive()
     }
 }
@@ -177,7 +184,8 @@ impl Agent {
     pub fn known_servers(&self) -> usize {
         let said = self.servers().said();
         match &self.settings.count {
-            CountSource::Servers => said,
+            // One at each address, if nobody says more.
+            CountSource::Servers => said.max(self.settings.servers.len()),
             CountSource::Counted(count) => *count.borrow(),
             CountSource::Larger(count) => said.max(*count.borrow()),
         }
@@ -213,6 +221,7 @@ impl Agent {
             Pace::new(settings.sync_interval, settings.sync_interval_cap, Rng::new(seed));
         let mut failures = BTreeMap::new();
         let mut counted = settings.count.receiver();
+        let mut addresses = settings.servers.iter().cycle().skip(carrier);
         loop {
             if !self.wants_more(carrier) {
                 tokio::select! {
@@ -222,7 +231,8 @@ impl Agent {
                 }
                 continue;
             }
-            let wait = match session::connect(&self, carrier).await {
+            let Some(address) = addresses.next() else { return };
+            let wait = match session::connect(&self, Aim { address, carrier }).await {
                 Ok(Attempt::New(session)) => {
                     failures.clear();
                     let agent = self.clone();
@@ -237,23 +247,11 @@ impl Agent {
                 }
                 Err(error) => {
                     self.stats.connect_failures.add([error.reason()]);
-                    self.complain(&error, &mut failures);
+                    complain(address, &error, &mut failures);
                     pace.failed()
                 }
             };
             tokio::time::sleep(wait).await;
-        }
-    }
-
-    /// Once for each kind of failure until a connection comes about again: the rest is for those who debug.
-    fn complain(&self, error: &session::ConnectError, failures: &mut BTreeMap<String, u64>) {
-        let seen = failures.entry(error.to_string()).or_insert(0);
-        *seen += 1;
-        let error = error as &dyn std::error::Error;
-        if *seen == 1 {
-            tracing::warn!(error, server = %self.settings.server, "no stream to a server");
-        } else {
-            tracing::debug!(error, times = *seen, "no stream to a server");
         }
     }
 
@@ -275,5 +273,17 @@ impl Agent {
     fn leave(&self, server: &str, carrier: usize) {
         self.servers().leave(server, carrier);
         self.changed.send_replace(());
+    }
+}
+
+/// Once for each kind of failure until a connection comes about again: the rest is for those who debug.
+fn complain(address: &Address, error: &session::ConnectError, failures: &mut BTreeMap<String, u64>) {
+    let seen = failures.entry(error.to_string()).or_insert(0);
+    *seen += 1;
+    let error = error as &dyn std::error::Error;
+    if *seen == 1 {
+        tracing::warn!(error, server = %address.target, "no stream to a server");
+    } else {
+        tracing::debug!(error, times = *seen, "no stream to a server");
     }
 }

@@ -124,9 +124,9 @@ pub(crate) struct AgentArgs {
     /// The authorities of the servers' certificates [default: the machine's]
     #[arg(long, value_name = "FILE", default_value = "")]
     pub(crate) ca_cert: String,
-    /// Where the servers are
-    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
-    pub(crate) proxy_server_host: String,
+    /// Where the servers are: a load balancer, or each of them, between commas, also with a port
+    #[arg(long, value_name = "HOSTS", value_delimiter = ',', default_value = "127.0.0.1")]
+    pub(crate) proxy_server_host: Vec<String>,
     /// Their port for agents
     #[arg(long, value_name = "PORT", default_value_t = 8091)]
     pub(crate) proxy_server_port: u16,

@@ -116,6 +116,25 @@ fn an_agent_finds_every_server_behind_one_address() {
 }
 
 #[test]
+fn an_agent_keeps_to_each_server_that_it_is_told_without_a_balancer() {
+    let authority = Arc::new(Authority::new());
+    // Neither knows of the other.
+    let (one, mut two) = (server(&authority, "one", 1), server(&authority, "two", 1));
+    let hosts = addresses(&[&one, &two]).iter().map(ToString::to_string).collect::<Vec<_>>();
+    let agent = one.agent(&[&format!("--proxy-server-host={}", hosts.join(","))]);
+    assert!(wait_until(WITHIN, || agent.metric(OPEN) == 2.0));
+    serves(&one);
+    serves(&two);
+    two.server.signal("KILL");
+    two.server.wait_exit();
+    assert!(wait_until(WITHIN, || agent.metric(OPEN) == 1.0));
+    serves(&one);
+    two.restart();
+    assert!(wait_until(WITHIN, || agent.metric(OPEN) == 2.0));
+    serves(&two);
+}
+
+#[test]
 fn a_server_that_goes_is_missed_by_none_and_found_again() {
     let authority = Arc::new(Authority::new());
     let (one, mut two) = (server(&authority, "one", 2), server(&authority, "two", 2));

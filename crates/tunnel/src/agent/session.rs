@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::Agent;
+use super::{Address, Agent};
 use super::dial::{self, Targets};
 use crate::buffered::Buffered;
 use crate::carrier::{Carrier, CarrierError};
@@ -75,6 +75,13 @@ impl ConnectError {
 type Io = ClientStream<Buffered<TcpStream>>;
 type Connection<S> = h2::client::Connection<S, Message>;
 
+/// Where to, and for which of the agent's carriers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Aim<'a> {
+    pub(crate) address: &'a Address,
+    pub(crate) carrier: usize,
+}
+
 /// What came of connecting.
 pub(crate) enum Attempt<S> {
     /// A stream to a server that there was none to.
@@ -95,18 +102,17 @@ pub(crate) struct Session<S> {
     incoming: RecvStream,
 }
 
-/// Connects to whatever server is behind the address. Dropped, the connection is closed.
-pub(super) async fn connect(agent: &Agent, carrier: usize) -> Result<Attempt<Io>, ConnectError> {
-    let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(agent)).await;
-    begin(agent, opened.map_err(|_| ConnectError::Timeout)??, carrier).await
+/// Connects to whatever server is behind an address. Dropped, the connection is closed.
+pub(super) async fn connect(agent: &Agent, aim: Aim<'_>) -> Result<Attempt<Io>, ConnectError> {
+    let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(agent, aim.address)).await;
+    begin(agent, opened.map_err(|_| ConnectError::Timeout)??, aim).await
 }
 
-async fn open(agent: &Agent) -> Result<Io, ConnectError> {
-    let settings = &agent.settings;
-    let stream = agent.dialer.connect_tcp(&settings.server, CONNECT_TIMEOUT).await?;
+async fn open(agent: &Agent, address: &Address) -> Result<Io, ConnectError> {
+    let stream = agent.dialer.connect_tcp(&address.target, CONNECT_TIMEOUT).await?;
     http2::keep_queue_short(&stream);
-    let tls = settings.tls.load_full();
-    let stream = tls.connect(Buffered::new(stream), &settings.server_name).await?;
+    let tls = agent.settings.tls.load_full();
+    let stream = tls.connect(Buffered::new(stream), &address.name).await?;
     stream.io().bundle_writes();
     Ok(stream)
 }
@@ -115,21 +121,21 @@ async fn open(agent: &Agent) -> Result<Io, ConnectError> {
 pub(crate) async fn begin<S>(
     agent: &Agent,
     io: S,
-    carrier: usize,
+    aim: Aim<'_>,
 ) -> Result<Attempt<S>, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let begun = tokio::time::timeout(CONNECT_TIMEOUT, speak(agent, io, carrier)).await;
+    let begun = tokio::time::timeout(CONNECT_TIMEOUT, speak(agent, io, aim)).await;
     begun.map_err(|_| ConnectError::Timeout)?
 }
 
-async fn speak<S>(agent: &Agent, io: S, carrier: usize) -> Result<Attempt<S>, ConnectError>
+async fn speak<S>(agent: &Agent, io: S, aim: Aim<'_>) -> Result<Attempt<S>, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut send, mut connection) = handshake(io).await?;
-    let request = request(agent)?;
+    let request = request(agent, aim.address)?;
     let (answer, out) = send.send_request(request, false)?;
     let answer = tokio::select! {
         answer = answer => answer?,
@@ -141,6 +147,7 @@ where
     let (server, count) = said(answer.status(), answer.headers())?;
     let ours = answer.headers().get(FEATURES_FIELD).is_some_and(|value| value == FEATURES);
     let flow = if ours { Flow::Credit } else { Flow::Buffered };
+    let carrier = aim.carrier;
     if !agent.enter(&server, count, ours, carrier) {
         drop(send);
         leave(connection, out, answer.into_body()).await;
@@ -188,7 +195,7 @@ where
     Ok(builder.handshake(io).await?)
 }
 
-fn request(agent: &Agent) -> Result<http::Request<()>, ConnectError> {
+fn request(agent: &Agent, address: &Address) -> Result<http::Request<()>, ConnectError> {
     let settings = &agent.settings;
     let mut fields = HeaderMap::new();
     let value =
@@ -205,7 +212,7 @@ fn request(agent: &Agent) -> Result<http::Request<()>, ConnectError> {
         fields.insert(FEATURES_FIELD, HeaderValue::from_static(FEATURES));
         fields.insert(AGENT_FIELD, HeaderValue::from(agent.settings.process));
     }
-    let authority = settings.server.to_string();
+    let authority = address.target.to_string();
     grpc::request(grpc::CONNECT, &authority, fields).ok_or(ConnectError::Field("the server's name"))
 }
 

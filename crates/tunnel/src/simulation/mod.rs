@@ -23,8 +23,8 @@ use tls::ClientTls;
 use tokio::task::{AbortHandle, LocalSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::agent::session::{self, Attempt};
-use crate::agent::{Agent, CountSource, Settings as AgentSettings};
+use crate::agent::session::{self, Aim, Attempt};
+use crate::agent::{Address, Agent, CountSource, Settings as AgentSettings};
 use crate::identifiers::Identifiers;
 use crate::link::STALL_MAX;
 use crate::server::admission::{Admission, Peer};
@@ -105,12 +105,17 @@ fn hub(mode: Mode, rng: &mut Rng) -> Arc<Hub> {
     Hub::new(settings, Admission::default(), rng.next_u64())
 }
 
+/// Where nothing is: streams are handed over.
+fn nowhere() -> Address {
+    let target = Target::Address(([127, 0, 0, 1], 1).into());
+    Address { target, name: "127.0.0.1".to_owned() }
+}
+
 fn agent(name: usize, ours: bool) -> Arc<Agent> {
     let unused = UpstreamTls { verification: Verification::Skip, server_name: None };
     let tls = ClientTls::load(&unused, &Place::whole("nowhere")).unwrap();
     let settings = AgentSettings {
-        server: Target::Address(([127, 0, 0, 1], 1).into()),
-        server_name: "127.0.0.1".to_owned(),
+        servers: vec![nowhere()],
         agent_id: format!("agent{name}"),
         identifiers: Identifiers::default(),
         tls: Arc::new(ArcSwap::from_pointee(tls)),
@@ -138,7 +143,7 @@ async fn keep_connected(world: Rc<World>, agent: Arc<Agent>, breaks: bool) {
                 relays.iter().for_each(AbortHandle::abort);
             }
         });
-        match session::begin(&agent, near, 0).await {
+        match session::begin(&agent, near, Aim { address: &nowhere(), carrier: 0 }).await {
             Ok(Attempt::New(session)) => session.run(&agent, Simulated::new(world.rng())).await,
             Ok(Attempt::Known(_)) | Err(_) => {}
         }

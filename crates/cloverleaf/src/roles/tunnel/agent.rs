@@ -1,5 +1,6 @@
 //! `tunnel agent`: flags checked, a worker started, signals followed.
 
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use kubernetes::servers::CountStats;
 use model::{Diagnostic, Diagnostics, HostName, Place, Target};
 use net::dial::Dialer;
 use net::worker::Workers;
-use tunnel::agent::{Agent, Settings, Token};
+use tunnel::agent::{Address, Agent, Settings, Token};
 use tunnel::identifiers::Identifiers;
 
 use super::certificates::{self, Named, Shown};
@@ -20,12 +21,14 @@ use crate::UsageError;
 use crate::cli::AgentArgs;
 use crate::roles::signals::Signals;
 
+/// Places where servers are.
+const SERVERS_MAX: usize = 64;
 /// A token's file is a few KiB.
 const TOKEN_BYTES_MAX: u64 = 64 * 1024;
 
 /// What the flags come to.
 struct Plan {
-    server: Target,
+    servers: Vec<Address>,
     identifiers: Identifiers,
     shown: Shown,
 }
@@ -35,7 +38,7 @@ impl Plan {
         args.common.absent.check()?;
         let identifiers = Identifiers::parse(&args.agent_identifiers)
             .map_err(|error| UsageError(format!("flag --agent-identifiers: {error}")))?;
-        Ok(Self { server: server(args)?, identifiers, shown: shown(args)? })
+        Ok(Self { servers: servers(args)?, identifiers, shown: shown(args)? })
     }
 }
 
@@ -53,7 +56,7 @@ pub(crate) fn check(args: &AgentArgs) -> Diagnostics {
 /// Serves until told twice to stop: the first time it only says so to the servers. Exit code 2 where the flags are not
 /// valid, 1 where something cannot be had.
 pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
-    let Plan { server, identifiers, shown } = Plan::new(args)?;
+    let Plan { servers, identifiers, shown } = Plan::new(args)?;
     // Its memory is connections: many, and small.
     net::pages::keep_small();
     crate::logging::start(args.common.verbosity >= super::VERBOSE_FROM);
@@ -64,8 +67,7 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
         let tls = certificates::start(shown, "agent")?;
         let (count, leases) = cluster::count_servers(&args.cluster).await?;
         let settings = Settings {
-            server,
-            server_name: args.proxy_server_host.clone(),
+            servers,
             agent_id: name(args.agent_id.clone(), "PROXY_AGENT_ID"),
             identifiers,
             tls,
@@ -101,7 +103,7 @@ async fn serve(
         "cloverleaf tunnel agent {}: {} for servers at {}",
         env!("CARGO_PKG_VERSION"),
         settings.agent_id,
-        settings.server
+        args.proxy_server_host.join(", ")
     );
     let agent = Agent::new(settings, Dialer::default());
     let carriers = usize::from(if args.no_extensions { 1 } else { args.carriers });
@@ -131,20 +133,46 @@ async fn serve(
     Ok(())
 }
 
-fn server(args: &AgentArgs) -> Result<Target, UsageError> {
-    let (host, port) = (&args.proxy_server_host, args.proxy_server_port);
+fn servers(args: &AgentArgs) -> Result<Vec<Address>, UsageError> {
+    let port = args.proxy_server_port;
     if port == 0 {
         return Err(UsageError("flag --proxy-server-port: found 0, expected a port".to_owned()));
     }
-    if let Ok(ip) = host.parse() {
-        return Ok(Target::Address(std::net::SocketAddr::new(ip, port)));
+    let one = |text: &String| {
+        address(text, port).ok_or_else(|| {
+            UsageError(format!(
+                "flag --proxy-server-host: found {text:?}, expected a name or an IP address, with or without a port"
+            ))
+        })
+    };
+    let servers: Vec<Address> = args.proxy_server_host.iter().map(one).collect::<Result<_, _>>()?;
+    if servers.len() > SERVERS_MAX {
+        let found = servers.len();
+        return Err(UsageError(format!(
+            "flag --proxy-server-host: found {found} places, expected at most {SERVERS_MAX}"
+        )));
     }
-    let name = HostName::parse(host).map_err(|_| {
-        UsageError(format!(
-            "flag --proxy-server-host: found {host:?}, expected a name or an IP address"
-        ))
-    })?;
-    Ok(Target::Named(name, port))
+    Ok(servers)
+}
+
+/// A host by its name or number, which may have a port of its own.
+fn address(text: &str, port: u16) -> Option<Address> {
+    let of = |ip: IpAddr, port| Address {
+        target: Target::Address(SocketAddr::new(ip, port)),
+        name: ip.to_string(),
+    };
+    if let Ok(ip) = text.parse() {
+        return Some(of(ip, port));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return (address.port() > 0).then(|| of(address.ip(), address.port()));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        None => (text, port),
+        Some((host, port)) => (host, port.parse().ok().filter(|port| *port > 0)?),
+    };
+    let name = HostName::parse(host).ok()?;
+    Some(Address { target: Target::Named(name, port), name: host.to_owned() })
 }
 
 fn shown(args: &AgentArgs) -> Result<Shown, UsageError> {
@@ -210,4 +238,30 @@ fn start_pages(listener: std::net::TcpListener, pages: Pages) {
             tracing::error!(%error, "a port for pages");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_names_and_numbers_with_and_without_a_port() {
+        for (text, expected) in [
+            ("10.0.0.1", Some(("10.0.0.1:8091", "10.0.0.1"))),
+            ("10.0.0.1:1", Some(("10.0.0.1:1", "10.0.0.1"))),
+            ("fd00::1", Some(("[fd00::1]:8091", "fd00::1"))),
+            ("[fd00::1]:1", Some(("[fd00::1]:1", "fd00::1"))),
+            ("hub.example", Some(("hub.example:8091", "hub.example"))),
+            ("hub.example:1", Some(("hub.example:1", "hub.example"))),
+            ("hub.example:0", None),
+            ("hub.example:65536", None),
+            ("10.0.0.1:0", None),
+            ("not a name", None),
+            ("", None),
+        ] {
+            let found = address(text, 8091).map(|found| (found.target.to_string(), found.name));
+            let expected = expected.map(|(target, name)| (target.to_owned(), name.to_owned()));
+            assert_eq!(found, expected, "{text}");
+        }
+    }
 }
