@@ -184,6 +184,38 @@ func unread(dial dialer) error {
 	return nil
 }
 
+var (
+	beginTogether sync.Once
+	opened        sync.WaitGroup
+)
+
+// together has a byte there and back, and closes once all the others have had theirs: as many at a time as there are.
+func together(dial dialer) error {
+	beginTogether.Do(func() { opened.Add(*count) })
+	ctx, cancel := context.WithTimeout(context.Background(), *within)
+	defer cancel()
+	conn, err := dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("x")); err != nil {
+		return err
+	}
+	if err := readFull(conn, make([]byte, 1)); err != nil {
+		return err
+	}
+	opened.Done()
+	all := make(chan struct{})
+	go func() { opened.Wait(); close(all) }()
+	select {
+	case <-all:
+		return nil
+	case <-time.After(*within):
+		return errors.New("others have had nothing in time")
+	}
+}
+
 func readFull(conn net.Conn, into []byte) error {
 	done := make(chan error, 1)
 	go func() { _, err := io.ReadFull(conn, into); done <- err }()
@@ -197,11 +229,11 @@ func readFull(conn net.Conn, into []byte) error {
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "echo|greeting|abandon|cancel|vanish|unread [flags]")
+		fmt.Fprintln(os.Stderr, "echo|greeting|abandon|cancel|vanish|unread|together [flags]")
 		os.Exit(2)
 	}
 	commands := map[string]func(dialer) error{
-		"echo": echo, "greeting": greeting, "abandon": abandon, "cancel": cancel, "vanish": vanish, "unread": unread,
+		"echo": echo, "greeting": greeting, "abandon": abandon, "cancel": cancel, "vanish": vanish, "unread": unread, "together": together,
 	}
 	command := commands[os.Args[1]]
 	os.Args = append(os.Args[:1], os.Args[2:]...)

@@ -97,6 +97,14 @@ fn a_thousand_connections_of_either_kind_leave_no_descriptor() {
 }
 
 #[test]
+fn connections_that_say_nothing_keep_nothing_from_others_of_their_client() {
+    let Some(client) = Client::new(&[]) else { return };
+    for reuse in TUNNELS {
+        client.all_good("together", echo(), 300, &[reuse, "-at-once=300"]);
+    }
+}
+
+#[test]
 fn greetings_of_targets_that_speak_first_arrive() {
     let Some(client) = Client::new(&[]) else { return };
     let greets = target(|mut stream| {
