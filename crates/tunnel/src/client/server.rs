@@ -276,6 +276,7 @@ async fn open(
         .initial_connection_window_size(http2::CLIENT_CONNECTION_WINDOW_BYTES)
         .max_frame_size(http2::FRAME_BYTES_MAX)
         .max_send_buffer_size(http2::SEND_BUFFER_BYTES)
+        .data_frame_budget(http2::SMALL_FRAMES_BYTES_MAX)
         .max_header_list_size(grpc::HEADER_BYTES_MAX)
         .enable_push(false);
     let (send, mut connection) = builder.handshake(stream).await?;
