@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::support::{Agent, Tunnel, WITHIN, echo, get, round_trip};
 use testkit::{Authority, wait_until};
@@ -241,6 +242,8 @@ fn an_agent_without_extensions_has_one_carrier() {
     let (server, agent) = Tunnel::with_agent("http-connect", &["--carriers=3", "--no-extensions"]);
     assert_eq!(agent.metric(OPEN), 1.0);
     let streams = "konnectivity_network_proxy_server_ready_backend_connections";
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert_eq!(server.metric(streams), 1.0);
+    assert!(wait_until(WITHIN, || server.metric(streams) == 1.0));
+    // Further ones would be tried at once.
+    let further = || server.metric(streams) > 1.0;
+    assert!(!testkit::wait_until(Duration::from_secs(1), further));
 }
