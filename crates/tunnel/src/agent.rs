@@ -277,7 +277,11 @@ impl Agent {
 }
 
 /// Once for each kind of failure until a connection comes about again: the rest is for those who debug.
-fn complain(address: &Address, error: &session::ConnectError, failures: &mut BTreeMap<String, u64>) {
+fn complain(
+    address: &Address,
+    error: &session::ConnectError,
+    failures: &mut BTreeMap<String, u64>,
+) {
     let seen = failures.entry(error.to_string()).or_insert(0);
     *seen += 1;
     let error = error as &dyn std::error::Error;

@@ -68,10 +68,11 @@ pub(super) async fn serve<T: Targets>(
     let Asked { protocol, address, dial } = asked;
     let stats = &agent.stats;
     let start = Instant::now();
+    // What is over goes with its memory: there may be thousands of these.
     let connected = if protocol == datagrams::PROTOCOL && agent.settings.extensions {
-        targets.datagrams(&address).await.map(Connected::Datagrams)
+        Box::pin(targets.datagrams(&address)).await.map(Connected::Datagrams)
     } else {
-        targets.connect(&protocol, &address).await.map(Connected::Stream)
+        Box::pin(targets.connect(&protocol, &address)).await.map(Connected::Stream)
     };
     stats.dial_duration.observe(start.elapsed());
     let target = match connected {
@@ -103,7 +104,8 @@ pub(super) async fn serve<T: Targets>(
             tracing::debug!(address, ?end, "a connection has ended");
         }
         Connected::Datagrams(socket) => {
-            datagrams::carry(tunnelled, socket, UDP_IDLE, &stats.datagrams_dropped).await;
+            let dropped = &stats.datagrams_dropped;
+            Box::pin(datagrams::carry(tunnelled, socket, UDP_IDLE, dropped)).await;
             tracing::debug!(address, "datagrams have ended");
         }
     }

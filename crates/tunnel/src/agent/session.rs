@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::{Address, Agent};
 use super::dial::{self, Targets};
+use super::{Address, Agent};
 use crate::buffered::Buffered;
 use crate::carrier::{Carrier, CarrierError};
 use crate::grpc::{self, PacketReader};
@@ -118,11 +118,7 @@ async fn open(agent: &Agent, address: &Address) -> Result<Io, ConnectError> {
 }
 
 /// Begins a stream on a connection to a server. Dropped, the connection is closed.
-pub(crate) async fn begin<S>(
-    agent: &Agent,
-    io: S,
-    aim: Aim<'_>,
-) -> Result<Attempt<S>, ConnectError>
+pub(crate) async fn begin<S>(agent: &Agent, io: S, aim: Aim<'_>) -> Result<Attempt<S>, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -2,7 +2,6 @@
 //!
 //! Must not know how the other clients speak.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -43,7 +42,8 @@ where
     let _open = hub.stats.http_connections.count();
     let mut early = BytesMut::from(rest);
     let dialled = {
-        let dial = pin!(hub.dial(wish));
+        // It goes with its memory.
+        let dial = Box::pin(hub.dial(wish));
         tokio::select! {
             dialled = dial => dialled,
             () = gone(&mut io, &mut early) => {

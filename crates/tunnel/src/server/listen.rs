@@ -148,10 +148,10 @@ async fn handshake(
     certificates: Arc<Termination>,
     hub: Arc<Hub>,
     port: Port,
-) -> Option<ServerStream<Buffered<TcpStream>>> {
+) -> Option<Box<ServerStream<Buffered<TcpStream>>>> {
     let handshake = certificates.accept(Buffered::new(stream));
     match tokio::time::timeout(http2::HANDSHAKE_TIMEOUT, handshake).await {
-        Ok(Ok(stream)) => return Some(stream),
+        Ok(Ok(stream)) => return Some(Box::new(stream)),
         Ok(Err(refused)) => {
             let reason = refused.error.as_str();
             hub.stats.failed_handshakes.add([port.name(), reason]);

@@ -127,7 +127,8 @@ impl Client {
         asked: Asked,
     ) -> Result<Option<Result<Tunnelled, DialError>>, StreamError> {
         let hub = self.hub.clone();
-        let mut answer = pin!(hub.dial(asked.wish));
+        // It goes with its memory.
+        let mut answer = Box::pin(hub.dial(asked.wish));
         loop {
             let packet = tokio::select! {
                 answer = &mut answer => return Ok(Some(answer)),
