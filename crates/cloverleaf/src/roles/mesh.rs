@@ -28,8 +28,6 @@ use member::{Member, Reading};
 
 /// Serves until told to stop. Exit code 2 where the files are not valid, 1 where something cannot be had.
 pub(crate) fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
-    // It stands on every host.
-    net::pages::keep_small();
     let admin = admin_address(&args)?;
     crate::logging::start_at(&log_level(&args)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

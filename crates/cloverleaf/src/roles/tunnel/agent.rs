@@ -57,8 +57,6 @@ pub(crate) fn check(args: &AgentArgs) -> Diagnostics {
 /// valid, 1 where something cannot be had.
 pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     let Plan { servers, identifiers, shown } = Plan::new(args)?;
-    // Its memory is connections: many, and small.
-    net::pages::keep_small();
     crate::logging::start(args.common.verbosity >= super::VERBOSE_FROM);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

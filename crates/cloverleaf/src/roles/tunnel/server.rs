@@ -36,8 +36,6 @@ const LEFT_OUT: &str = "not offered: it is weak";
 /// Serves until told to stop. Exit code 2 where the flags are not valid, 1 where something cannot be had.
 pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(args)?;
-    // Its memory is connections: many, and small.
-    net::pages::keep_small();
     crate::logging::start(args.common.verbosity >= super::VERBOSE_FROM);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
