@@ -69,7 +69,8 @@ async fn connect(world: &World, address: &str) -> Dialled {
         assert!(matches!(from.read_buf(&mut read).await, Ok(1..)), "no answer");
     };
     if !head.starts_with(b"HTTP/1.1 200 ") {
-        let _ = from.read_buf(&mut read).await;
+        // The reason comes in as many pieces as the wire makes of it.
+        while matches!(from.read_buf(&mut read).await, Ok(1..)) {}
         return Dialled::Failed(String::from_utf8_lossy(&read).into_owned());
     }
     Dialled::Connected(Output::Connect(to), Input::Connect(from, read.freeze()))
