@@ -29,11 +29,10 @@ pub const BUFFERED_BYTES_MAX: usize = 1024 * 1024;
 pub const BUFFERED_ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long a connection may hold up the stream without taking anything.
 pub const STALL_MAX: Duration = Duration::from_secs(1);
-/// The credit that a connection begins with. Both ends know it. It fills a link of 1 Gbit/s also where both directions
-/// do, and each waits in front of the link for 3 ms.
-pub const CREDIT_BYTES: usize = 384 * 1024;
+/// The credit that a connection begins with. Both ends know it.
+pub const CREDIT_BYTES: usize = 256 * 1024;
 /// The credit that one grows to where the way is long and its payload is taken as fast as it comes.
-pub const CREDIT_BYTES_MAX: usize = 16 * CREDIT_BYTES;
+pub const CREDIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What the credits of all connections may grow to together; each has [`CREDIT_BYTES`] in any case.
 pub const CREDIT_ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Credit of which half is taken in so many round trips is less than a connection can use: it grows.
