@@ -439,7 +439,7 @@ fn a_mesh_can_come_with_a_reload_and_what_is_wrong_with_its_files_is_said() {
     let with = GATEWAY.replace('@', &network.address(1).to_string());
     gateway.replace("proxy.conf", "PORT none\n");
     gateway.replace("gateway.yaml", &with);
-    assert!(wait_until(WITHIN, || gateway.log().contains("proxy.conf:1:6: error: PORT")));
+    assert!(gateway.wait_log("proxy.conf:1:6: error: PORT"));
     assert_eq!(ask(&network, 1).text(), "own");
     gateway.replace("proxy.conf", &format!("HOST {}\n", network.address(1)));
     gateway.signal("HUP");

@@ -55,7 +55,7 @@ fn what_cannot_be_used_changes_nothing_and_is_said() {
         let before = mesh.metric("cloverleaf_reloads_total{result=\"invalid\"}");
         mesh.replace(file, text);
         mesh.wait_metric("cloverleaf_reloads_total{result=\"invalid\"}", before + 1.0);
-        assert!(mesh.log().contains(said), "{said}");
+        assert!(mesh.wait_log(said), "{said}");
         assert!((mesh.metric("cloverleaf_config_valid")).abs() < 0.5);
         assert_eq!(greeting(&network, 1).as_deref(), Some("p0"));
         let good = match file {
@@ -86,12 +86,12 @@ fn files_that_are_wrong_at_the_start_end_it_with_their_place() {
             .settings(&format!("HOST {}", network.address(1)))
             .unready();
         assert_ne!(mesh.wait_exit(), Some(0));
-        assert!(mesh.log().contains(said), "{}", mesh.log());
+        assert!(mesh.wait_log(said), "{}", mesh.log());
     }
     let start = Start::new(&network, 1, "");
     let mut mesh = start.file("proxy.conf", "").file("hosts.conf", "").unready();
     assert_eq!(mesh.wait_exit(), Some(2));
-    assert!(mesh.log().contains("nowhere to listen"), "{}", mesh.log());
+    assert!(mesh.wait_log("nowhere to listen"), "{}", mesh.log());
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_second_signal_does_not_wait_for_connections() {
     let mut open = client(&network, 1);
     assert_eq!(read(&mut open, 2), "p0");
     mesh.signal("TERM");
-    assert!(wait_until(WITHIN, || mesh.log().contains("stopping")));
+    assert!(mesh.wait_log("stopping"));
     mesh.signal("INT");
     assert_eq!(mesh.wait_exit(), Some(0));
     assert_eq!(read_all(&mut open), "");

@@ -280,8 +280,8 @@ fn a_certificate_that_cannot_be_used_leaves_the_one_before() {
     ] {
         meshes[1].replace("svid.pem", text);
         meshes[1].wait_metric("cloverleaf_config_valid", 0.0);
-        assert!(meshes[1].log().contains(said), "{said}");
-        assert!(meshes[1].log().contains("stay required, with the certificate of before"));
+        assert!(meshes[1].wait_log(said), "{said}");
+        assert!(meshes[1].wait_log("stay required, with the certificate of before"));
         assert_eq!(reach(&network, 1, 2).unwrap(), "p2hello");
         meshes[1].replace("svid.pem", &good);
         meshes[1].wait_metric("cloverleaf_config_valid", 1.0);

@@ -53,7 +53,7 @@ fn what_a_host_sends_that_is_not_secured_is_refused() {
         assert_eq!(bytes(&mut ask(plain)), DEMANDS_TLS);
         mesh.wait_metric(&peer_result("insecure"), count);
     }
-    assert!(mesh.log().contains("a host asks in plain where SECURITY is required"));
+    assert!(mesh.wait_log("a host asks in plain where SECURITY is required"));
     // The beginning of a hello, and then nothing.
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
     let mut stream = ask(hello);
@@ -94,7 +94,7 @@ fn a_host_that_must_be_secured_is_asked_in_tls_alone() {
         1.0,
     );
     assert!(mesh.get("/state").unwrap().contains("\"security\": \"none: closed\""));
-    assert!(mesh.log().contains("a host cannot be spoken to securely"));
+    assert!(mesh.wait_log("a host cannot be spoken to securely"));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_secured_host_that_meets_one_without_is_told() {
         .settings("SECURITY required")
         .start();
     assert_eq!(greeting(&network, 1), None);
-    assert!(off.log().contains("a host demands a secured connection"), "{}", off.log());
+    assert!(off.wait_log("a host demands a secured connection"), "{}", off.log());
     required.wait_metric(&peer_result("insecure"), 1.0);
     // It has looked whether this one speaks TLS.
     assert!(off.metric(&peer_result("tls")) > 0.5);
@@ -132,8 +132,8 @@ fn refused(network: &Network, dialler: Start<'_>, acceptor: Start<'_>, reasons: 
         assert!(counted, "{reasons:?}: {}", mesh.get("/metrics").unwrap());
     }
     assert!(dials.metric(&handshake("out", "full")) < 0.5);
-    assert!(dials.log().contains("a host cannot be spoken to securely"));
-    assert!(accepts.log().contains("a secured connection of a host failed"));
+    assert!(dials.wait_log("a host cannot be spoken to securely"));
+    assert!(accepts.wait_log("a secured connection of a host failed"));
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_start_that_cannot_be_secured_ends_with_the_reason() {
     ] {
         let mut mesh = start.unready();
         assert_eq!(mesh.wait_exit(), Some(2), "{said}");
-        assert!(mesh.log().contains(said), "{said}: {}", mesh.log());
+        assert!(mesh.wait_log(said), "{said}: {}", mesh.log());
     }
     // One that has expired is told, and where it is required the host is not ready.
     let expired = address(&network, 1).expired();

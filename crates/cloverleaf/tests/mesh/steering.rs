@@ -49,9 +49,9 @@ fn this_hosts_own_connections_find_ports_to_come_from() {
     let bind = format!("{settings}\nSTEERING bind");
     let bound = Start::new(&network, 1, "").settings(&bind).unready();
     // Not even the admin port can be asked on such a host.
-    assert!(wait_until(WITHIN, || bound.log().contains("admin: ")));
+    assert!(bound.wait_log("admin: "));
     assert_eq!(come_from().unwrap_err().kind(), std::io::ErrorKind::AddrNotAvailable);
-    assert!(bound.log().contains("outgoing connections may fail"), "{}", bound.log());
+    assert!(bound.wait_log("outgoing connections may fail"), "{}", bound.log());
     drop(bound);
     let _steered = Start::new(&network, 1, "").settings(settings).start();
     let ports = come_from().unwrap();
@@ -128,7 +128,7 @@ fn without_the_right_to_steer_ports_are_bound_with_a_warning() {
     let forced = format!("{few}\nSTEERING bpf");
     let mut mesh = Start::new(&network, 1, MAPPING).settings(&forced).by(&NO_BPF).unready();
     assert_eq!(mesh.wait_exit(), Some(1));
-    assert!(mesh.log().contains("steering ports to a socket"), "{}", mesh.log());
+    assert!(mesh.wait_log("steering ports to a socket"), "{}", mesh.log());
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn each_capability_is_for_what_the_document_says() {
     for one_missing in ["--bounding-set=-bpf,-sys_admin", "--bounding-set=-net_admin,-sys_admin"] {
         let mut mesh = bounded(one_missing, "STEERING bpf").unready();
         assert_eq!(mesh.wait_exit(), Some(1), "{one_missing}");
-        assert!(mesh.log().contains("steering ports to a socket"), "{}", mesh.log());
+        assert!(mesh.wait_log("steering ports to a socket"), "{}", mesh.log());
     }
     let ports = "CLUSTERPORTS 700,61000";
     for (capabilities, steering, bound) in [

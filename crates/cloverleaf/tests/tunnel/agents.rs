@@ -39,7 +39,7 @@ fn an_agent_that_drains_serves_on_and_gets_nothing_new() {
     let mut open = tunnel.connected(echo);
     round_trip(&mut open).unwrap();
     first.process.signal("TERM");
-    assert!(wait_until(WITHIN, || tunnel.server.log().contains("an agent is about to go")));
+    assert!(tunnel.server.wait_log("an agent is about to go"));
     // It is all there is.
     round_trip(&mut tunnel.connected(echo)).unwrap();
     let second = tunnel.agent(&["--agent-id=second"]);
@@ -118,7 +118,7 @@ fn a_server_that_ends_waits_as_long_as_it_may() {
     });
     let mut stream = tunnel.connected(slow);
     tunnel.server.signal("TERM");
-    assert!(wait_until(WITHIN, || tunnel.server.log().contains("stopping")));
+    assert!(tunnel.server.wait_log("stopping"));
     stream.write_all(b"now").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

@@ -78,7 +78,7 @@ fn agents_of_an_authority_that_is_taken_away_are_refused_and_open_tunnels_go_on(
     round_trip(&mut open).unwrap();
     assert_eq!(failed(&tunnel, "bad_client_certificate"), 0.0);
     std::fs::write(&file, new.pem()).unwrap();
-    assert!(wait_until(WITHIN, || tunnel.server.log().contains("new certificates")));
+    assert!(tunnel.server.wait_log("new certificates"));
     let refused = failed(&tunnel, "bad_client_certificate");
     assert!(wait_until(WITHIN, || failed(&tunnel, "bad_client_certificate") > refused + 2.0));
     let ready = "konnectivity_network_proxy_server_ready_backend_connections";
@@ -100,7 +100,7 @@ fn no_secret_stands_in_logs_or_metrics() {
     tunnel.wait_ready();
     // One that cannot be read is named, and no more.
     let lost = tunnel.agent(&["--service-account-token-path=/does/not/exist"]);
-    assert!(wait_until(WITHIN, || lost.process.log().contains("token cannot be read")));
+    assert!(lost.process.wait_log("token cannot be read"));
     let key = std::fs::read_to_string(&tunnel.certificate.key_file).unwrap();
     let key = key.lines().nth(1).unwrap();
     let pages = [tunnel.metrics(), agent.metrics(), lost.metrics()];
@@ -117,11 +117,11 @@ fn new_certificates_serve_new_connections_and_old_tunnels_go_on() {
     let mut open = tunnel.connected(echo);
     round_trip(&mut open).unwrap();
     tunnel.authority.server(&["127.0.0.1"]).replace(&tunnel.certificate);
-    assert!(wait_until(WITHIN, || tunnel.server.log().contains("new certificates")));
+    assert!(tunnel.server.wait_log("new certificates"));
     round_trip(&mut open).unwrap();
     // What cannot be used leaves what is there.
     std::fs::write(&tunnel.certificate.chain_file, "nonsense").unwrap();
-    assert!(wait_until(WITHIN, || tunnel.server.log().contains("the old ones stay")));
+    assert!(tunnel.server.wait_log("the old ones stay"));
     let _second = tunnel.agent(&[]);
     let ready = "konnectivity_network_proxy_server_ready_backend_connections";
     assert!(wait_until(WITHIN, || tunnel.metric(ready) == 2.0));

@@ -50,7 +50,7 @@ fn both_ends_take_their_flags_from_a_file_and_the_command_line_goes_before_it() 
     assert_eq!(agent.metric(known), 1.0, "the command line's");
     let ready = "konnectivity_network_proxy_server_ready_backends{proxy_strategy=\"destHost\"}";
     assert_eq!(tunnel.metric(ready), 1.0);
-    assert!(wait_until(WITHIN, || tunnel.server.log().contains("\"flow\":\"Buffered\"")));
+    assert!(tunnel.server.wait_log("\"flow\":\"Buffered\""));
     round_trip(&mut tunnel.connected(echo())).unwrap();
 }
 

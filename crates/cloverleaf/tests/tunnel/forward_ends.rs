@@ -136,7 +136,7 @@ fn a_server_that_comes_later_is_waited_for_and_its_absence_said_once() {
         let (listen, to) = (format!("--listen=127.0.0.1:{port}"), format!("--to={}", echo()));
         let forward = tunnel.forward(mode, &[&listen, &to]);
         let said = "the server cannot be reached; trying on";
-        assert!(wait_until(WITHIN, || forward.process.log().contains(said)));
+        assert!(forward.process.wait_log(said));
         assert_eq!(forward.ready(), (503, "the server cannot be reached".to_owned()));
         let ended = local(&port).read(&mut [0]).map_err(|error| error.kind());
         assert_eq!(ended, Err(ErrorKind::ConnectionReset));
@@ -167,7 +167,7 @@ fn it_drains_as_long_as_it_may() {
         round_trip(&mut stream).unwrap();
         forward.process.signal("TERM");
         assert_eq!(forward.process.wait_exit(), Some(0));
-        assert!(forward.process.log().contains("stopped with connections open"));
+        assert!(forward.process.wait_log("stopped with connections open"));
     }
 }
 

@@ -59,7 +59,7 @@ fn a_head_without_end_is_refused() {
     });
     let ended = local(&port).read(&mut [0]).map_err(|error| error.kind());
     assert_eq!(ended, Err(ErrorKind::ConnectionReset));
-    assert!(wait_until(WITHIN, || forward.process.log().contains("too long")));
+    assert!(forward.process.wait_log("too long"));
 }
 
 /// An original connects wherever its strategies lead: it hears no byte.
@@ -82,5 +82,5 @@ fn an_original_that_knows_no_clusters_gets_no_payload() {
     assert!(stream.read(&mut [0]).is_err());
     assert!(wait_until(WITHIN, || !heard.lock().unwrap().is_empty()));
     assert!(heard.lock().unwrap().iter().all(Vec::is_empty));
-    assert!(forward.process.log().contains("knows no clusters"));
+    assert!(forward.process.wait_log("knows no clusters"));
 }

@@ -177,7 +177,7 @@ fn an_agent_that_breaks_the_protocol_is_cut_off_alone() {
             agent.is_cut_off().await;
             drop(client);
         });
-        assert!(wait_until(WITHIN, || tunnel.server.log().contains(reason)), "{reason}");
+        assert!(tunnel.server.wait_log(reason), "{reason}");
         assert!(wait_until(WITHIN, || tunnel.metric(READY) == 1.0), "{reason}");
         round_trip(&mut other).unwrap();
         round_trip(&mut tunnel.connected(echo)).unwrap();
@@ -238,7 +238,7 @@ fn an_agent_that_does_not_say_who_it_is_once_is_refused() {
         }
     });
     assert_eq!(tunnel.metric(READY), 1.0);
-    assert!(tunnel.server.log().contains("an agent was refused"));
+    assert!(tunnel.server.wait_log("an agent was refused"));
 }
 
 #[test]

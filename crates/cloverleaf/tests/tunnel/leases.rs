@@ -137,7 +137,7 @@ fn servers_keep_leases_and_agents_count_them() {
     let echo = echo();
     let mut open = first.connected(echo);
     control.stop_api_server().unwrap();
-    assert!(wait_until(WITHIN, || agent.process.log().contains("their last number stays")));
+    assert!(agent.process.wait_log("their last number stays"));
     assert_eq!((agent.metric(KNOWN), agent.metric(OPEN)), (2.0, 2.0));
     round_trip(&mut open).unwrap();
     control.start_api_server().unwrap();

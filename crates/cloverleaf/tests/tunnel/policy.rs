@@ -46,7 +46,7 @@ impl Stage {
         let before = self.tunnel.metric(REFUSED);
         let agent = self.agent(wanted, flags);
         assert!(wait_until(WITHIN, || self.tunnel.metric(REFUSED) > before), "{flags:?}");
-        assert!(wait_until(WITHIN, || agent.process.log().contains("gRPC status 7")), "{flags:?}");
+        assert!(agent.process.wait_log("gRPC status 7"), "{flags:?}");
         let log = self.tunnel.server.log();
         let line = log.lines().rev().find(|line| line.contains("an agent was refused")).unwrap();
         assert!(line.contains("127.0.0.1:") && line.contains(why), "{flags:?}: {line}");
@@ -114,13 +114,13 @@ fn a_new_policy_sends_agents_away_and_a_bad_one_changes_nothing() {
     assert_eq!((stage.tunnel.metric(READY), stage.tunnel.metric(REFUSED)), (1.0, 0.0));
     // What it does not touch goes on.
     stage.replace(&format!("{POLICY}  - commonName: three\n"));
-    assert!(wait_until(WITHIN, || stage.tunnel.server.log().contains("a new agent policy")));
+    assert!(stage.tunnel.server.wait_log("a new agent policy"));
     assert_eq!((stage.tunnel.metric(READY), stage.tunnel.metric(REFUSED)), (1.0, 0.0));
     stage.replace("agents: [{commonName: one, host: [b.one]}]");
     assert!(wait_until(WITHIN, || stage.tunnel.metric(READY) == 0.0));
-    assert!(wait_until(WITHIN, || stage.tunnel.server.log().contains("sent away")));
+    assert!(stage.tunnel.server.wait_log("sent away"));
     // It comes back as soon as it may.
-    assert!(wait_until(WITHIN, || agent.process.log().contains("gRPC status 7")));
+    assert!(agent.process.wait_log("gRPC status 7"));
     stage.replace(POLICY);
     assert!(wait_until(WITHIN, || stage.tunnel.metric(READY) == 1.0));
 }

@@ -188,7 +188,7 @@ fn an_agent_that_drains_says_so_to_every_server() {
     old.process.signal("TERM");
     let open = "konnectivity_network_proxy_agent_open_endpoint_connections";
     for server in [&one, &two] {
-        assert!(wait_until(WITHIN, || server.server.log().contains("an agent is about to go")));
+        assert!(server.server.wait_log("an agent is about to go"));
         let before = new.metric(open);
         let mut all: Vec<_> = (0..8).map(|_| server.connected(echo())).collect();
         all.iter_mut().for_each(|stream| round_trip(stream).unwrap());

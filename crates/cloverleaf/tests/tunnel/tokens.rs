@@ -84,7 +84,7 @@ impl Stage {
         let agent = self.agent("refused", token, more);
         assert!(wait_until(WITHIN, || self.refused(reason) > before), "{reason}: {why}");
         let said = format!("gRPC status {status}");
-        assert!(wait_until(WITHIN, || agent.process.log().contains(&said)), "{reason}: {why}");
+        assert!(agent.process.wait_log(&said), "{reason}: {why}");
         let log = self.tunnel.server.log();
         let line = log.lines().rev().find(|line| line.contains("an agent was refused")).unwrap();
         assert!(line.contains("127.0.0.1:") && line.contains(why), "{line}");
@@ -147,7 +147,7 @@ fn only_the_service_account_that_may_is_let_in() {
     control.stop_api_server().unwrap();
     let second = stage.agent("second", &waiting, &[]);
     assert!(wait_until(WITHIN, || stage.refused("unchecked") > 0.0));
-    assert!(wait_until(WITHIN, || second.process.log().contains("gRPC status 14")));
+    assert!(second.process.wait_log("gRPC status 14"));
     round_trip(&mut open).unwrap();
     round_trip(&mut stage.tunnel.connected(echo)).unwrap();
     control.start_api_server().unwrap();

@@ -94,7 +94,7 @@ fn on_the_originals_wire_the_unread_connection_alone_is_closed() {
     let mut unread = tunnel.connected(source());
     unread.write_all(b"go").unwrap();
     let said = "what has arrived for them was not read";
-    assert!(wait_until(WITHIN, || tunnel.server.log().contains(said)));
+    assert!(tunnel.server.wait_log(said));
     let start = Instant::now();
     round_trip(&mut other).unwrap();
     round_trip(&mut tunnel.connected(echo)).unwrap();
@@ -136,7 +136,7 @@ fn on_the_originals_wire_a_deaf_target_alone_is_closed() {
     let bytes = pattern(65_536);
     // Until it is closed from the other side.
     while writing.write_all(&bytes).is_ok() {}
-    assert!(agent.process.log().contains("what has arrived for them was not read"));
+    assert!(agent.process.wait_log("what has arrived for them was not read"));
     let grown = growth(before, &tunnel, &agent);
     assert!(grown < MEMORY_GROWTH_KIB_MAX, "{grown} KiB");
     let start = Instant::now();
