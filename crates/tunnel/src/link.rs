@@ -35,10 +35,15 @@ pub const CREDIT_BYTES: usize = 256 * 1024;
 pub const CREDIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What the credits of all connections may grow to together; each has [`CREDIT_BYTES`] in any case.
 pub const CREDIT_ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Credit of which half is taken in so many round trips is less than a connection can use: it grows.
+/// Credit of which a portion is taken in so many round trips is less than a connection can use: it grows.
 const CREDIT_ROUND_TRIPS: u32 = 2;
-/// Credit of which half lasts for more round trips than this is more than a connection needs: it shrinks again.
+/// Credit of which a portion lasts for more round trips than this is more than a connection needs: it shrinks again.
 const CREDIT_ROUND_TRIPS_MAX: u32 = 16;
+/// What is given back at a time.
+fn portion(window: usize) -> usize {
+    window / 4 * 3
+}
+
 /// Packets other than payload that wait to be sent; a peer that causes more without reading them is cut off.
 pub const CONTROL_PACKETS_MAX: usize = 64 * 1024;
 
@@ -547,15 +552,16 @@ impl<T: Ends> Link<T> {
         Read::Bytes(bytes)
     }
 
-    /// Gives back what was taken, in portions of half a window.
+    /// Gives back what was taken, in portions of three quarters of a window: less is on its way at a time than with
+    /// halves, and waits in front of what comes from the other side.
     ///
-    /// A connection whose half window is taken within two round trips waits for credit and not for the way: it gets
+    /// A connection whose portion is taken within two round trips waits for credit and not for the way: it gets
     /// twice as much. More would only lie about in queues, in front of the payload of others; so what is far too much
     /// is not given back.
     fn give_credit(&mut self, number: i64, taken: usize, now: Instant) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         connection.taken += taken;
-        if connection.taken < connection.window / 2 {
+        if connection.taken < portion(connection.window) {
             return;
         }
         let mut bytes = std::mem::take(&mut connection.taken);
@@ -573,7 +579,7 @@ impl<T: Ends> Link<T> {
         }
         if bytes > 0 {
             connection.allowance += bytes as u64;
-            // One for each half window that was taken: no peer can make these pile up.
+            // One for each portion that was taken: no peer can make these pile up.
             self.control.push_back(Packet::Credit { connection: number, bytes: bytes as u64 });
         }
     }

@@ -61,9 +61,14 @@ func targetEcho(conn net.Conn) {
 
 // targetSource writes as long as it can, once it has heard a byte.
 func targetSource(conn net.Conn) {
+	if _, err := conn.Read(make([]byte, 1)); err == nil {
+		writeOn(conn)
+	}
+}
+
+func writeOn(conn net.Conn) {
 	buffer := make([]byte, targetBytes)
-	_, err := conn.Read(buffer[:1])
-	for err == nil {
+	for err := error(nil); err == nil; {
 		_, err = conn.Write(buffer)
 	}
 }
@@ -78,10 +83,12 @@ func targetSink(conn net.Conn) {
 // targetDeaf reads nothing.
 func targetDeaf(net.Conn) { time.Sleep(loadMax) }
 
-// targetBoth reads and writes as fast as it can.
+// targetBoth reads and writes as fast as it can, once it has heard a byte.
 func targetBoth(conn net.Conn) {
-	go targetSource(conn)
-	targetSink(conn)
+	if _, err := conn.Read(make([]byte, 1)); err == nil {
+		go writeOn(conn)
+		targetSink(conn)
+	}
 }
 
 func targetGreets(conn net.Conn) {

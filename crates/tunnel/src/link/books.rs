@@ -2,7 +2,7 @@
 
 use super::{
     BUFFERED_ALL_BYTES_MAX, BUFFERED_BYTES_MAX, CONTROL_PACKETS_MAX, CREDIT_ALL_BYTES_MAX,
-    CREDIT_BYTES, CREDIT_BYTES_MAX, Connection, Flow, In, Link, OUTBOUND_BYTES_MAX, Out,
+    CREDIT_BYTES, CREDIT_BYTES_MAX, Connection, Flow, In, Link, OUTBOUND_BYTES_MAX, Out, portion,
 };
 
 /// The longest payload that arrives in one packet here.
@@ -20,8 +20,8 @@ impl<T> Link<T> {
         assert_eq!(self.over, sum(|c| usize::from(c.over.is_some())));
         assert_eq!(self.grown, sum(|c| c.window - CREDIT_BYTES));
         assert!(self.grown <= CREDIT_ALL_BYTES_MAX, "{} bytes of credit", self.grown);
-        // Beyond twice the bound nothing is taken in, but what is there may be read: a credit for each half window.
-        let credits = BUFFERED_ALL_BYTES_MAX / (CREDIT_BYTES / 2);
+        // Beyond twice the bound nothing is taken in, but what is there may be read: a credit for each portion.
+        let credits = BUFFERED_ALL_BYTES_MAX / portion(CREDIT_BYTES);
         assert!(self.control.len() <= 2 * CONTROL_PACKETS_MAX + credits);
         for (number, connection) in &self.connections {
             assert!(!connection.in_turns || self.turns.contains(number), "{number} has no turn");

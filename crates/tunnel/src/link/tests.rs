@@ -196,43 +196,47 @@ fn payload(packet: &Packet) -> usize {
 }
 
 #[test]
-fn credit_is_given_back_as_half_of_it_is_taken() {
+fn credit_is_given_back_as_three_quarters_of_it_are_taken() {
     let (mut link, _, now) = link(Side::Server, Flow::Credit);
     link.receive(data(1, CREDIT_BYTES), now).unwrap();
     assert_eq!(link.receive(data(1, 1), now), Err(LinkError::BeyondCredit(1)));
-    assert!(matches!(link.read(1, CREDIT_BYTES / 2 - 1, now), Read::Bytes(_)));
+    let portion = CREDIT_BYTES / 4 * 3;
+    assert!(matches!(link.read(1, portion - 1, now), Read::Bytes(_)));
     assert_eq!(sent(&mut link), []);
     assert!(matches!(link.read(1, 1, now), Read::Bytes(_)));
-    let half = (CREDIT_BYTES / 2) as u64;
-    assert_eq!(sent(&mut link), [Packet::Credit { connection: 1, bytes: half }]);
+    assert_eq!(sent(&mut link), [Packet::Credit { connection: 1, bytes: portion as u64 }]);
 }
 
 #[test]
 fn credit_follows_the_length_of_the_way() {
     let (mut link, _, start) = link(Side::Server, Flow::Credit);
     link.set_round_trip(Duration::from_millis(10));
-    // Half of what may come arrives and is taken at a time; what that gives back.
-    let mut take_half = |bytes: usize, milliseconds: u64| -> u64 {
+    // So many quarters of the first credit arrive and are taken; how many that gives back.
+    let quarter = CREDIT_BYTES / 4;
+    let mut take = |quarters: usize, milliseconds: u64| -> u64 {
         let now = start + Duration::from_millis(milliseconds);
-        link.receive(data(1, bytes), now).unwrap();
-        let mut left = bytes;
+        link.receive(data(1, quarters * quarter), now).unwrap();
+        let mut left = quarters * quarter;
         while let Read::Bytes(bytes) = link.read(1, left.max(1), now) {
             left -= bytes.len();
         }
         let packets = sent(&mut link);
-        packets.iter().map(|p| if let Packet::Credit { bytes, .. } = p { *bytes } else { 0 }).sum()
+        let bytes: u64 = packets
+            .iter()
+            .map(|p| if let Packet::Credit { bytes, .. } = p { *bytes } else { 0 })
+            .sum();
+        bytes / quarter as u64
     };
-    let half = CREDIT_BYTES / 2;
-    assert_eq!(take_half(half, 0), half as u64);
+    assert_eq!(take(3, 0), 3);
     // Within two round trips: twice as much, and twice again.
-    assert_eq!(take_half(half, 20), 3 * half as u64);
-    assert_eq!(take_half(2 * half, 40), 6 * half as u64);
+    assert_eq!(take(3, 20), 3 + 4);
+    assert_eq!(take(6, 40), 6 + 8);
     // Not that fast: it stays.
-    assert_eq!(take_half(4 * half, 61), 4 * half as u64);
+    assert_eq!(take(12, 61), 12);
     // Much more than the way needs: half of it is kept back, down to what each has.
-    assert_eq!(take_half(4 * half, 222), 0);
-    assert_eq!(take_half(2 * half, 383), 0);
-    assert_eq!(take_half(half, 600), half as u64);
+    assert_eq!(take(12, 222), 12 - 8);
+    assert_eq!(take(6, 383), 6 - 4);
+    assert_eq!(take(3, 600), 3);
 }
 
 #[test]
