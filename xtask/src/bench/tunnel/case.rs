@@ -47,6 +47,7 @@ pub(super) const UPLOAD_8: &str = "upload, 8 connections";
 pub(super) const DOWNLOAD_1: &str = "download, 1 connection";
 pub(super) const DOWNLOAD_8: &str = "download, 8 connections";
 pub(super) const QUIET: &str = "nothing beside it";
+pub(super) const AWAKE: &str = "cores kept awake";
 pub(super) const BESIDE_BULK: &str = "beside 2 downloads";
 pub(super) const WORKER_1: &str = "1 worker";
 pub(super) const WORKERS_32: &str = "32 workers";
@@ -152,9 +153,12 @@ impl Case {
     /// In the order in which they run; all over the same ends.
     pub(super) fn asked(self) -> Vec<Asked> {
         use port::{ANSWERS as ANSWERING, BOTH, DEAF, ECHO, GREETS, SINK, SOURCE};
-        let one = |what, load, port, more| Asked { what, load, port, beside: None, more };
-        let two =
-            |what, load, port, beside, more| Asked { what, load, port, beside: Some(beside), more };
+        let one =
+            |what, load, port, more| Asked { what, load, port, beside: None, awake: false, more };
+        let two = |what, load, port, beside, more| Asked {
+            beside: Some(beside),
+            ..one(what, load, port, more)
+        };
         match self {
             // Both sides' queues fill, overflow and find their measure before it counts.
             Case::Link => vec![
@@ -170,6 +174,7 @@ impl Case {
             ],
             Case::Rtt => vec![
                 one(QUIET, "rtt", ECHO, &[]),
+                Asked { awake: true, ..one(AWAKE, "rtt", ECHO, &[]) },
                 two(BESIDE_BULK, "rtt", ECHO, SOURCE, &["-beside=2", "-write=262144"]),
             ],
             Case::Conn => vec![

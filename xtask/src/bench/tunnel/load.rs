@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{
     CORES,
+    awake::Awake,
     ends::Ends,
     field::{Field, HUB},
 };
@@ -36,6 +37,8 @@ pub(super) struct Asked {
     pub(super) port: u16,
     /// Another target's port, for a load that has two.
     pub(super) beside: Option<u16>,
+    /// Whether no core may go to sleep meanwhile.
+    pub(super) awake: bool,
     pub(super) more: &'static [&'static str],
 }
 
@@ -101,6 +104,7 @@ impl Runner<'_> {
     /// Runs one. It ends itself after two minutes.
     pub(super) fn run(&self, asked: &Asked) -> Result<Seen> {
         let rest = memory(self.ends);
+        let _awake = asked.awake.then(Awake::keep).transpose()?;
         let mut client = Client(
             pinned(&self.command(asked)?, CORES)
                 .stdin(Stdio::piped())

@@ -7,6 +7,7 @@
 //! agent, [`load`] runs clients, [`original`] has the original's figures and [`figures`] what comes out. Start at
 //! [`main`].
 
+mod awake;
 mod case;
 mod ends;
 mod field;
