@@ -20,15 +20,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
 
-/// Roles whose memory is connections, many and small: in small pages.
-const SMALL_ROLES: [&str; 2] = ["mesh", "tunnel"];
-
 fn main() -> ExitCode {
-    // First of all: memory that is there already stays as it is.
-    if std::env::args_os().nth(1).is_some_and(|role| SMALL_ROLES.iter().any(|small| role == *small))
-    {
-        net::pages::keep_small();
-    }
     let cli = cli::tunnel_file::parse(cli::arguments(std::env::args_os()));
     match cli.map_err(|wrong| UsageError(wrong.to_string()).into()).and_then(dispatch) {
         Ok(code) => code,
