@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::support::{Tunnel, WITHIN, echo, round_trip};
+use crate::support::{Tunnel, echo, round_trip};
+use testkit::Authority;
 use testkit::certs::Wanted;
 use testkit::command::{Ran, run};
-use testkit::{Authority, wait_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cloverleaf");
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/tunnel/ends.yaml");
