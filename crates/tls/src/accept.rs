@@ -2,19 +2,24 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::UnixTime;
-use rustls::server::{Accepted, AcceptedAlert, Acceptor};
+use rustls::server::{Accepted, AcceptedAlert, Acceptor, UnbufferedServerConnection};
 use rustls::{
-    AlertDescription, Error, HandshakeKind, PeerIncompatible, ProtocolVersion, ServerConnection,
+    AlertDescription, CommonState, Error, HandshakeKind, PeerIncompatible, ProtocolVersion,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::domain::ClientDomain;
-use crate::stream::{FirstBytes, SEND_BUFFER_BYTES_MAX, ServerStream, Session, poll_take};
+use crate::sni;
+use crate::stream::{ServerStream, Session};
 use crate::termination::{Served, Termination};
+
+/// Read at once of a client's first bytes.
+const HELLO_READ_BYTES: usize = 4 * 1024;
 
 /// Why a client got no connection; a metric label by [`Self::as_str`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -204,16 +209,28 @@ impl Termination {
     ///
     /// # Errors
     /// [`Refused`] with the reason and the stream; an alert has been sent where the protocol has one.
-    pub async fn accept<S>(&self, io: S) -> Result<ServerStream<S>, Refused<S>>
+    pub async fn accept<S>(&self, mut io: S) -> Result<ServerStream<S>, Refused<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (mut session, served) = match self.uniform() {
-            Some(served) => (begin(io, served).await?, served),
-            None => self.choose(io).await?,
+        let mut hello = Hello::default();
+        let served = match poll_fn(|cx| self.poll_served(&mut hello, &mut io, cx)).await {
+            Ok(served) => served,
+            Err(error) => return Err(Refused { error, io }),
         };
+        let tls = match UnbufferedServerConnection::new(served.config.clone()) {
+            Ok(tls) => tls,
+            Err(error) => return Err(Refused { error: tls_failed(error), io }),
+        };
+        let (mut session, mut sni) = (Session::new(io, tls), None);
         let done: Result<(), AcceptError> = async {
-            poll_fn(|cx| session.poll_handshake(cx)).await?;
+            poll_fn(|cx| {
+                let polled = poll_handshake(&mut session, &mut hello.bytes, cx);
+                // Whose handshake it was is known only here.
+                sni = sni::take_asked_last().or(sni.take());
+                polled
+            })
+            .await?;
             verify_resumed(&session.tls, &served.domain)?;
             // TLS 1.3 leaves only tickets to be sent. Where the first request has come with the end of the
             // handshake they go out with its answer, which spares a call into the kernel. Otherwise they
@@ -227,108 +244,107 @@ impl Termination {
         }
         .await;
         match done {
-            Ok(()) => Ok(ServerStream { session, domain: served.domain.clone() }),
+            Ok(()) => Ok(ServerStream { session, domain: served.domain.clone(), sni }),
             Err(error) => Err(Refused { error, io: session.io }),
         }
     }
 
-    /// Reads the hello, and begins the handshake as the name in it wants.
-    async fn choose<S>(
+    /// Reads as much as tells how a client is served: its first bytes, or the hello where the name in it decides.
+    fn poll_served<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        mut io: S,
-    ) -> Result<(Session<S, ServerConnection>, &Served), Refused<S>>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let (mut acceptor, mut begun) = (Acceptor::default(), false);
-        let hello = poll_fn(|cx| poll_hello(&mut acceptor, &mut begun, &mut io, cx)).await;
-        let hello = match hello {
-            Ok(hello) => hello,
-            Err(error) => return Err(Refused { error, io }),
-        };
-        let Some(served) = self.served(hello.client_hello().server_name()) else {
-            poll_fn(|cx| send_at_once(&mut io, cx, &UNRECOGNIZED_NAME)).await;
-            let error = AcceptError { kind: AcceptErrorKind::UnrecognizedName, source: None };
-            return Err(Refused { error, io });
-        };
-        match hello.into_connection(served.config.clone()) {
-            Ok(tls) => Ok((session(io, tls), served)),
-            Err((error, alert)) => {
-                let alert = bytes_of(alert);
-                poll_fn(|cx| send_at_once(&mut io, cx, &alert)).await;
-                Err(Refused { error: tls_failed(error), io })
+        hello: &mut Hello,
+        io: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<&Served, AcceptError>> {
+        loop {
+            let from = hello.bytes.len();
+            ready!(hello.poll_read(io, cx))?;
+            if let Some(served) = self.uniform() {
+                return Poll::Ready(Ok(served));
             }
+            let accepted = match hello.parse(from) {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => continue,
+                Err((error, alert)) => {
+                    send_at_once(io, cx, &alert);
+                    return Poll::Ready(Err(error));
+                }
+            };
+            let served = self.served(accepted.client_hello().server_name());
+            return Poll::Ready(served.ok_or_else(|| {
+                send_at_once(io, cx, &UNRECOGNIZED_NAME);
+                AcceptError { kind: AcceptErrorKind::UnrecognizedName, source: None }
+            }));
         }
     }
 }
 
-/// Begins the handshake of a listener that serves all clients alike, with what has come first.
-async fn begin<S>(io: S, served: &Served) -> Result<Session<S, ServerConnection>, Refused<S>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let tls = match ServerConnection::new(served.config.clone()) {
-        Ok(tls) => tls,
-        Err(error) => return Err(Refused { error: io::Error::other(error).into(), io }),
-    };
-    let mut session = session(io, tls);
-    match poll_fn(|cx| poll_first_bytes(&mut session, cx)).await {
-        Ok(()) => Ok(session),
-        Err(error) => Err(Refused { error, io: session.io }),
+/// What a client sends first.
+#[derive(Default)]
+struct Hello {
+    /// All of it, for the handshake.
+    bytes: Vec<u8>,
+    /// Looks at it before there is one.
+    acceptor: Option<Box<Acceptor>>,
+}
+
+impl Hello {
+    /// Reads more, and refuses what does not begin as TLS does.
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), AcceptError>> {
+        let mut place = [MaybeUninit::uninit(); HELLO_READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut place);
+        ready!(Pin::new(io).poll_read(cx, &mut read))?;
+        let new = read.filled();
+        if self.bytes.is_empty() || new.is_empty() {
+            is_tls(new)?;
+        }
+        self.bytes.extend_from_slice(new);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The hello, once it is whole. `from`: what was not looked at yet. With an error comes the alert for it.
+    fn parse(&mut self, from: usize) -> Result<Option<Accepted>, (AcceptError, Vec<u8>)> {
+        let acceptor = self.acceptor.get_or_insert_default();
+        let mut new = self.bytes.get(from..).unwrap_or_default();
+        while !new.is_empty() {
+            acceptor.read_tls(&mut new).map_err(|error| (error.into(), Vec::new()))?;
+            match acceptor.accept() {
+                Ok(None) => {}
+                Ok(accepted) => return Ok(accepted),
+                Err((error, alert)) => return Err((tls_failed(error), bytes_of(alert))),
+            }
+        }
+        Ok(None)
     }
 }
 
-fn session<S>(io: S, mut tls: ServerConnection) -> Session<S, ServerConnection> {
-    tls.set_buffer_limit(Some(SEND_BUFFER_BYTES_MAX));
-    Session::new(io, tls)
-}
-
-/// Takes in the first bytes, and processes them if they are TLS.
-fn poll_first_bytes<S: AsyncRead + AsyncWrite + Unpin>(
-    session: &mut Session<S, ServerConnection>,
+/// The handshake, which begins with what has come.
+fn poll_handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    session: &mut Session<S, UnbufferedServerConnection>,
+    hello: &mut Vec<u8>,
     cx: &mut Context<'_>,
-) -> Poll<Result<(), AcceptError>> {
-    let mut first = FirstBytes::default();
-    let count = ready!(session.poll_take(cx, &mut first))?;
-    is_tls(count, &first)?;
-    Poll::Ready(session.process(cx).map_err(AcceptError::from))
+) -> Poll<io::Result<()>> {
+    if !hello.is_empty() {
+        session.feed(cx, &std::mem::take(hello))?;
+    }
+    session.poll_handshake(cx)
 }
 
 /// Whether what was read first can be TLS.
-fn is_tls(count: usize, first: &FirstBytes) -> Result<(), AcceptError> {
+fn is_tls(first: &[u8]) -> Result<(), AcceptError> {
     /// Of a TLS record: change_cipher_spec to heartbeat (RFC 8446 section 5.1).
     const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
-    let kind = match first.as_slice() {
-        _ if count == 0 => AcceptErrorKind::Eof,
+    let kind = match first {
+        [] => AcceptErrorKind::Eof,
         bytes if looks_like_http(bytes) => AcceptErrorKind::PlainHttp,
         [byte, ..] if CONTENT_TYPES.contains(byte) => return Ok(()),
         _ => AcceptErrorKind::NotTls,
     };
     Err(AcceptError { kind, source: None })
-}
-
-/// Takes in bytes until the hello is whole.
-fn poll_hello<S: AsyncRead + AsyncWrite + Unpin>(
-    acceptor: &mut Acceptor,
-    begun: &mut bool,
-    io: &mut S,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Accepted, AcceptError>> {
-    loop {
-        let mut first = FirstBytes::default();
-        let count = ready!(poll_take(io, cx, &mut first, |from| acceptor.read_tls(from)))?;
-        if count == 0 || !std::mem::replace(begun, true) {
-            is_tls(count, &first)?;
-        }
-        match acceptor.accept() {
-            Ok(Some(hello)) => return Poll::Ready(Ok(hello)),
-            Ok(None) => {}
-            Err((error, alert)) => {
-                let _ = send_at_once(io, cx, &bytes_of(alert));
-                return Poll::Ready(Err(tls_failed(error)));
-            }
-        }
-    }
 }
 
 /// A fatal alert before any keys are agreed on (RFC 8446 sections 5.1 and 6, RFC 6066 section 3).
@@ -342,9 +358,8 @@ fn bytes_of(mut alert: AcceptedAlert) -> Vec<u8> {
 }
 
 /// Sends an alert as far as the stream takes it at once: nobody waits for it.
-fn send_at_once<S: AsyncWrite + Unpin>(io: &mut S, cx: &mut Context<'_>, alert: &[u8]) -> Poll<()> {
+fn send_at_once<S: AsyncWrite + Unpin>(io: &mut S, cx: &mut Context<'_>, alert: &[u8]) {
     let _ = Pin::new(io).poll_write(cx, alert);
-    Poll::Ready(())
 }
 
 fn tls_failed(error: Error) -> AcceptError {
@@ -352,7 +367,7 @@ fn tls_failed(error: Error) -> AcceptError {
 }
 
 /// A resumed session vouches for a certificate that was good when the session began: it has to be still.
-fn verify_resumed(tls: &ServerConnection, domain: &ClientDomain) -> Result<(), AcceptError> {
+fn verify_resumed(tls: &CommonState, domain: &ClientDomain) -> Result<(), AcceptError> {
     let Some(domain) = domain.0.as_ref().filter(|_| is_resumed(tls)) else { return Ok(()) };
     match tls.peer_certificates() {
         Some([leaf, chain @ ..]) => {
@@ -366,7 +381,7 @@ fn verify_resumed(tls: &ServerConnection, domain: &ClientDomain) -> Result<(), A
     }
 }
 
-fn is_resumed(tls: &ServerConnection) -> bool {
+fn is_resumed(tls: &CommonState) -> bool {
     tls.handshake_kind() == Some(HandshakeKind::Resumed)
 }
 

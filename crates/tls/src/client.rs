@@ -8,15 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use model::{Certificate, Diagnostic, Diagnostics, PemSource, Place, UpstreamTls, Verification};
-use rustls::client::Resumption;
+use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::SingleCertAndKey;
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, Error, RootCertStore,
-};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::stream::{Protocol, SEND_BUFFER_BYTES_MAX, Session, stream_over_session};
+use crate::stream::{Protocol, Session, stream_over_session};
 use crate::{certified, pem, provider, verify};
 
 /// Server names whose sessions are kept for resumption, for each upstream.
@@ -133,7 +131,7 @@ impl ClientTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        self.handshake(io, host, ClientConnection::new).await
+        self.handshake(io, host, UnbufferedClientConnection::new).await
     }
 
     /// As [`Self::connect`], for a protocol that is none of those with an ALPN name here.
@@ -144,7 +142,8 @@ impl ClientTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let begin = |config, name| ClientConnection::new_with_alpn(config, name, Vec::new());
+        let begin =
+            |config, name| UnbufferedClientConnection::new_with_alpn(config, name, Vec::new());
         self.handshake(io, host, begin).await
     }
 
@@ -155,7 +154,7 @@ impl ClientTls {
         begin: impl FnOnce(
             Arc<ClientConfig>,
             ServerName<'static>,
-        ) -> Result<ClientConnection, rustls::Error>,
+        ) -> Result<UnbufferedClientConnection, rustls::Error>,
     ) -> Result<ClientStream<S>, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -170,8 +169,7 @@ impl ClientTls {
                 }
             },
         };
-        let mut tls = begin(self.config.clone(), name).map_err(io::Error::other)?;
-        tls.set_buffer_limit(Some(SEND_BUFFER_BYTES_MAX));
+        let tls = begin(self.config.clone(), name).map_err(io::Error::other)?;
         let mut session = Session::new(io, tls);
         poll_fn(|cx| session.poll_handshake(cx)).await?;
         poll_fn(|cx| session.poll_flush(cx)).await?;
@@ -223,7 +221,7 @@ fn authorities(
 /// close_notify; dropping it does not.
 #[derive(Debug)]
 pub struct ClientStream<S> {
-    pub(crate) session: Session<S, ClientConnection>,
+    pub(crate) session: Session<S, UnbufferedClientConnection>,
 }
 
 impl<S> ClientStream<S> {

@@ -12,18 +12,16 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use model::{Diagnostic, Diagnostics, PemSource, Place};
-use rustls::client::Resumption;
+use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier as _;
-use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rustls::server::{NoServerSessionStorage, ServerConfig, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    ClientConfig, ClientConnection, CommonState, HandshakeKind, RootCertStore, ServerConnection,
-};
+use rustls::{ClientConfig, CommonState, HandshakeKind, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use error::{MutualError, MutualErrorKind};
@@ -33,7 +31,7 @@ use crate::client::ClientStream;
 use crate::domain::ClientDomain;
 use crate::leaf::{Leaf, Validity};
 use crate::pem::Complaint;
-use crate::stream::{SEND_BUFFER_BYTES_MAX, ServerStream, Session};
+use crate::stream::{ServerStream, Session};
 use crate::{certified, pem, provider};
 use shown::Shown;
 use verify::{Connecting, Dialled};
@@ -153,14 +151,11 @@ impl Mutual {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut tls = ServerConnection::new(self.server.clone())?;
-        tls.set_buffer_limit(Some(SEND_BUFFER_BYTES_MAX));
-        let mut session = Session::new(io, tls);
-        let mut first = first;
-        poll_fn(|cx| Poll::Ready(feed(&mut session, &mut first, cx))).await?;
+        let mut session = Session::new(io, UnbufferedServerConnection::new(self.server.clone())?);
+        poll_fn(|cx| Poll::Ready(session.feed(cx, first))).await?;
         poll_fn(|cx| session.poll_handshake(cx)).await?;
         self.check(&session.tls)?;
-        Ok(ServerStream { session, domain: ClientDomain::default() })
+        Ok(ServerStream { session, domain: ClientDomain::default(), sni: None })
     }
 
     /// The handshake with one who was dialled by this name or address. What it sends last goes out with the first write
@@ -175,8 +170,7 @@ impl Mutual {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let name = ServerName::try_from(host).map_err(io::Error::other)?.to_owned();
-        let mut tls = ClientConnection::new(self.client.clone(), name)?;
-        tls.set_buffer_limit(Some(SEND_BUFFER_BYTES_MAX));
+        let tls = UnbufferedClientConnection::new(self.client.clone(), name)?;
         let mut session = Session::new(io, tls);
         poll_fn(|cx| session.poll_handshake(cx)).await?;
         self.check(&session.tls)?;
@@ -202,19 +196,6 @@ impl Mutual {
             _ => Ok(()),
         }
     }
-}
-
-/// Processes what was read before there was a session.
-fn feed<S: AsyncRead + AsyncWrite + Unpin>(
-    session: &mut Session<S, ServerConnection>,
-    first: &mut &[u8],
-    cx: &mut Context<'_>,
-) -> io::Result<()> {
-    while !first.is_empty() {
-        session.tls.read_tls(first)?;
-        session.process(cx)?;
-    }
-    Ok(())
 }
 
 fn authorities(source: &PemSource) -> Result<RootCertStore, Complaint> {

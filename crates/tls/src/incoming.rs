@@ -1,0 +1,149 @@
+//! Bytes that have arrived, until rustls has used them up.
+//!
+//! They are read into a buffer that belongs to the thread, and a connection keeps only what rustls cannot use before
+//! more has come: a part of a record, or of a message of the handshake. rustls counts positions from the beginning of
+//! what is kept, so that nothing leaves it but what rustls says. Must not know what the bytes mean.
+
+use std::cell::RefCell;
+use std::io;
+use std::ops::DerefMut;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// Kept at most: beyond it nobody's handshake is that long, and a record never is.
+pub(crate) const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+/// The payload of the largest record (RFC 8446 section 5.1).
+pub(crate) const RECORD_PAYLOAD_BYTES_MAX: usize = 16 * 1024;
+
+/// What TLS 1.3 adds to each: a header, the type inside and a tag.
+const RECORD_OVERHEAD_BYTES: usize = 22;
+
+/// Records read at once, at most.
+const RECORDS_READ_MAX: usize = 4;
+
+thread_local! {
+    /// Between two reads it belongs to nobody.
+    static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a connection keeps of what has arrived.
+#[derive(Debug, Default)]
+pub(crate) struct Incoming {
+    kept: Vec<u8>,
+}
+
+/// What was kept and what has come behind it, in the thread's buffer, until it is given to [`Incoming::keep`].
+pub(crate) struct Arrived {
+    buffer: Vec<u8>,
+    end: usize,
+}
+
+impl Arrived {
+    fn new(kept: &[u8], more: usize) -> Self {
+        let mut buffer = SPARE.take();
+        if buffer.len() < kept.len() + more {
+            buffer.resize(kept.len() + more, 0);
+        }
+        Self { buffer, end: kept.len() }
+    }
+}
+
+impl std::ops::Deref for Arrived {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buffer[..self.end]
+    }
+}
+
+impl DerefMut for Arrived {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[..self.end]
+    }
+}
+
+impl Drop for Arrived {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        // At the end of the thread there may be no place left.
+        let _ = SPARE.try_with(|spare| spare.replace(buffer));
+    }
+}
+
+impl Incoming {
+    /// What is kept, for rustls to look at again.
+    pub(crate) fn kept(&mut self) -> &mut [u8] {
+        &mut self.kept
+    }
+
+    /// What has come of itself, behind what is kept.
+    pub(crate) fn with(&self, bytes: &[u8]) -> Arrived {
+        let mut arrived = Arrived::new(&self.kept, bytes.len());
+        arrived.end += bytes.len();
+        arrived[..self.kept.len()].copy_from_slice(&self.kept);
+        arrived[self.kept.len()..].copy_from_slice(bytes);
+        arrived
+    }
+
+    /// Reads what makes about so much payload, at least one record's; and how much it is, 0 at the end of the stream.
+    pub(crate) fn poll_read<S: AsyncRead + Unpin>(
+        &self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+        payload: usize,
+    ) -> Poll<io::Result<(Arrived, usize)>> {
+        // Whole records, where the peer sends full ones: then nothing is left over.
+        let records = payload.div_ceil(RECORD_PAYLOAD_BYTES_MAX).clamp(1, RECORDS_READ_MAX);
+        let more = records * (RECORD_PAYLOAD_BYTES_MAX + RECORD_OVERHEAD_BYTES);
+        let mut arrived = Arrived::new(&self.kept, more);
+        let mut read = ReadBuf::new(&mut arrived.buffer[self.kept.len()..self.kept.len() + more]);
+        ready!(Pin::new(io).poll_read(cx, &mut read))?;
+        let count = read.filled().len();
+        arrived.end += count;
+        arrived[..self.kept.len()].copy_from_slice(&self.kept);
+        Poll::Ready(Ok((arrived, count)))
+    }
+
+    /// Keeps what was not used up. `false` where that is more than may be kept.
+    pub(crate) fn keep(&mut self, arrived: &Arrived, used: usize) -> bool {
+        let rest = arrived.get(used..).unwrap_or_default();
+        if rest.len() > KEPT_BYTES_MAX {
+            self.kept = Vec::new();
+            return false;
+        }
+        // Exactly as much as it is: many connections may have to wait for the other part.
+        self.kept = rest.to_vec();
+        true
+    }
+}
+
+/// What was opened, and is more than its reader had place for.
+#[derive(Debug, Default)]
+pub(crate) struct Unread {
+    bytes: Vec<u8>,
+    from: usize,
+}
+
+impl Unread {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Gives a reader as much as it has place for. Once all is given nothing is held.
+    pub(crate) fn give(&mut self, reader: &mut ReadBuf<'_>) {
+        let rest = &self.bytes[self.from..];
+        let count = rest.len().min(reader.remaining());
+        reader.put_slice(&rest[..count]);
+        self.from += count;
+        if self.from == self.bytes.len() {
+            *self = Self::default();
+        }
+    }
+}
