@@ -147,3 +147,56 @@ impl Unread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_left_over_is_held_and_as_long_as_it_is() {
+        let mut incoming = Incoming::default();
+        let arrived = incoming.with(b"used up, kept");
+        assert!(incoming.keep(&arrived, 9));
+        drop(arrived);
+        assert_eq!((incoming.kept.as_slice(), incoming.kept.capacity()), (&b"kept"[..], 4));
+        let arrived = incoming.with(b" and more");
+        assert_eq!(&arrived[..], b"kept and more");
+        assert!(incoming.keep(&arrived, arrived.len()));
+        assert_eq!(incoming.kept.capacity(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_has_a_bound() {
+        let mut incoming = Incoming::default();
+        let arrived = incoming.with(&[0; KEPT_BYTES_MAX + 1]);
+        assert!(incoming.keep(&arrived, 1));
+        assert!(!incoming.keep(&arrived, 0));
+        assert_eq!(incoming.kept.capacity(), 0);
+    }
+
+    #[test]
+    fn what_was_read_stands_behind_what_is_kept() {
+        let mut incoming = Incoming::default();
+        assert!(incoming.keep(&incoming.with(b"first, "), 0));
+        let mut io = &b"second"[..];
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let Poll::Ready(Ok((arrived, count))) = incoming.poll_read(&mut io, &mut cx, 1) else {
+            panic!("there is something to read");
+        };
+        assert_eq!((&arrived[..], count), (&b"first, second"[..], 6));
+    }
+
+    #[test]
+    fn what_was_given_is_not_held() {
+        let mut unread = Unread::default();
+        unread.append(b"abc");
+        unread.append(b"de");
+        let mut place = [0; 4];
+        let mut reader = ReadBuf::new(&mut place);
+        unread.give(&mut reader);
+        assert_eq!(reader.filled(), b"abcd");
+        reader.clear();
+        unread.give(&mut reader);
+        assert_eq!((reader.filled(), unread.bytes.capacity()), (&b"e"[..], 0));
+    }
+}

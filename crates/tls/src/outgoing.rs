@@ -21,7 +21,7 @@ const OVERHEAD_BYTES: usize = 1024;
 const BUFFER_BYTES: usize = SEND_BUFFER_BYTES_MAX + OVERHEAD_BYTES;
 
 /// A rest up to this is copied, so that the large buffer can go back.
-const SMALL_REST_BYTES: usize = 8 * 1024;
+const SMALL_REST_BYTES: usize = 16 * 1024;
 
 thread_local! {
     /// Between two writes it belongs to nobody.
@@ -162,5 +162,90 @@ impl From<EncryptError> for Unsealed {
             EncryptError::InsufficientSize(size) => size.into(),
             EncryptError::EncryptExhausted => Self::Refused,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Takes so many bytes, then nothing for now.
+    struct Slow {
+        takes: usize,
+        taken: Vec<u8>,
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let count = buf.len().min(self.takes);
+            if count == 0 {
+                return Poll::Pending;
+            }
+            self.takes -= count;
+            self.taken.extend_from_slice(&buf[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn append(outgoing: &mut Outgoing, bytes: &[u8]) {
+        let seal = |place: &mut [u8]| match place.get_mut(..bytes.len()) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            None => Err(Unsealed::NeedsBytes(bytes.len())),
+        };
+        outgoing.append(seal).unwrap();
+    }
+
+    #[test]
+    fn only_what_the_stream_does_not_take_is_held() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut outgoing = Outgoing::default();
+        let mut sent = Vec::new();
+        let mut slow = Slow { takes: 0, taken: Vec::new() };
+        for (size, takes, held_max) in [
+            (10, 10, 0),
+            // A small rest, which grows.
+            (30_000, 25_000, SMALL_REST_BYTES),
+            (1_000, 0, SMALL_REST_BYTES),
+            // A large one, and a small one behind it.
+            (60_000, 0, BUFFER_BYTES * 2),
+            (10, 50_000, BUFFER_BYTES * 2),
+            (1, 20_000, 0),
+        ] {
+            let bytes: Vec<u8> = (0..size).map(|n: u32| n.to_be_bytes()[3]).collect();
+            append(&mut outgoing, &bytes);
+            sent.extend(bytes);
+            slow.takes = takes;
+            let done = outgoing.poll_send(&mut slow, &mut cx).is_ready();
+            assert_eq!((done, outgoing.len()), (slow.taken == sent, sent.len() - slow.taken.len()));
+            assert!(outgoing.buffer.len() <= held_max, "{}", outgoing.buffer.len());
+            assert_eq!(outgoing.room(), SEND_BUFFER_BYTES_MAX.saturating_sub(outgoing.len()));
+        }
+        assert_eq!(slow.taken, sent);
+    }
+
+    #[test]
+    fn what_cannot_be_sealed_is_an_error_once() {
+        let mut outgoing = Outgoing::default();
+        assert!(outgoing.append(|_| Err(Unsealed::Refused)).is_err());
+        // Whoever asks for less than there is will never have enough.
+        outgoing.reserve_for(100);
+        assert!(outgoing.append(|_| Err(Unsealed::NeedsBytes(50))).is_err());
     }
 }
