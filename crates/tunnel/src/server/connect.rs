@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::hub::{DialError, Hub, Wish};
@@ -95,9 +95,9 @@ pub(crate) async fn read_head<S: AsyncRead + Unpin>(io: &mut S) -> std::io::Resu
         }
         if let Some((head, length)) = parse(&read) {
             return Ok(match head {
+                // A copy, mostly of nothing: the head's memory is not the connection's.
                 Head::Connect { wish, ours, .. } => {
-                    read.advance(length);
-                    Head::Connect { wish, ours, rest: read.freeze() }
+                    Head::Connect { wish, ours, rest: Bytes::copy_from_slice(&read[length..]) }
                 }
                 refused @ Head::Refused { .. } => refused,
             });
