@@ -241,6 +241,7 @@ async fn serve(
             }
             announce(&source, &config, &gateway.listeners);
             gateway.provider.set_ready(true);
+            net::pages::give_back_code();
             gateway.follow(&mut sources, &mut signals).await
         }
     };

@@ -40,6 +40,7 @@ pub(crate) fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(crate::EXIT_USAGE));
         }
         let mut mesh = Mesh::start(&args, admin, reading).await?;
+        net::pages::give_back_code();
         let signal = mesh.follow(&mut signals).await;
         mesh.finish(signal, &mut signals).await;
         Ok(ExitCode::SUCCESS)

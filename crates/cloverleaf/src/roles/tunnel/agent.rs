@@ -119,6 +119,7 @@ async fn serve(
         _ => Page::None,
     });
     start_pages(admin_socket, moved);
+    net::pages::give_back_code();
     signals.stop().await;
     tracing::info!("draining: the servers are told, connections go on; a second signal ends them");
     agent.drain();

@@ -44,6 +44,7 @@ pub(crate) fn run(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let running = Running::start(args, plan).await?;
+        net::pages::give_back_code();
         let signal = signals.stop().await;
         running.finish(signal, args.graceful_shutdown_timeout, &mut signals).await;
         Ok(ExitCode::SUCCESS)

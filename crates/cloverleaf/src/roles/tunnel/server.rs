@@ -41,6 +41,7 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let server = Server::start(args, plan).await?;
+        net::pages::give_back_code();
         let signal = signals.stop().await;
         server.finish(signal, args.graceful_shutdown_timeout, &mut signals).await;
         Ok(ExitCode::SUCCESS)
