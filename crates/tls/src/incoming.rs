@@ -18,11 +18,14 @@ pub(crate) const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// The payload of the largest record (RFC 8446 section 5.1).
 pub(crate) const RECORD_PAYLOAD_BYTES_MAX: usize = 16 * 1024;
 
-/// What TLS 1.3 adds to each: a header, the type inside and a tag.
-const RECORD_OVERHEAD_BYTES: usize = 22;
+/// The same sealed by TLS 1.3, with a header, the type inside and a tag.
+const RECORD_BYTES: usize = RECORD_PAYLOAD_BYTES_MAX + 22;
 
-/// Records read at once, at most.
+/// Full records read at once, at most.
 const RECORDS_READ_MAX: usize = 4;
+
+/// Read at once at least: records may be small.
+const READ_BYTES_MIN: usize = 4 * 1024;
 
 thread_local! {
     /// Between two reads it belongs to nobody.
@@ -88,16 +91,14 @@ impl Incoming {
         arrived
     }
 
-    /// Reads what makes about so much payload, at least one record's; and how much it is, 0 at the end of the stream.
+    /// Reads what makes about so much payload, or a record; and how much it is, 0 at the end of the stream.
     pub(crate) fn poll_read<S: AsyncRead + Unpin>(
         &self,
         io: &mut S,
         cx: &mut Context<'_>,
         payload: usize,
     ) -> Poll<io::Result<(Arrived, usize)>> {
-        // Whole records, where the peer sends full ones: then nothing is left over.
-        let records = payload.div_ceil(RECORD_PAYLOAD_BYTES_MAX).clamp(1, RECORDS_READ_MAX);
-        let more = records * (RECORD_PAYLOAD_BYTES_MAX + RECORD_OVERHEAD_BYTES);
+        let more = bytes_to_read(payload, self.kept.len());
         let mut arrived = Arrived::new(&self.kept, more);
         let mut read = ReadBuf::new(&mut arrived.buffer[self.kept.len()..self.kept.len() + more]);
         ready!(Pin::new(io).poll_read(cx, &mut read))?;
@@ -118,6 +119,14 @@ impl Incoming {
         self.kept = rest.to_vec();
         true
     }
+}
+
+/// How much makes whole records of the payload and of what is kept, where the peer sends full ones: then nothing is left
+/// over.
+fn bytes_to_read(payload: usize, kept: usize) -> usize {
+    let records = payload.div_ceil(RECORD_PAYLOAD_BYTES_MAX).clamp(1, RECORDS_READ_MAX);
+    let least = (kept + READ_BYTES_MIN).div_ceil(RECORD_BYTES);
+    records.max(least) * RECORD_BYTES - kept
 }
 
 /// What was opened, and is more than its reader had place for.
@@ -163,6 +172,23 @@ mod tests {
         assert_eq!(&arrived[..], b"kept and more");
         assert!(incoming.keep(&arrived, arrived.len()));
         assert_eq!(incoming.kept.capacity(), 0);
+    }
+
+    #[test]
+    fn whole_records_are_read() {
+        for (payload, kept, read) in [
+            (0, 0, RECORD_BYTES),
+            (1, 100, RECORD_BYTES - 100),
+            (RECORD_PAYLOAD_BYTES_MAX, 0, RECORD_BYTES),
+            (RECORD_PAYLOAD_BYTES_MAX, RECORD_BYTES - 10, RECORD_BYTES + 10),
+            (64 * 1024, 0, 4 * RECORD_BYTES),
+            (64 * 1024, RECORD_BYTES - 10, 3 * RECORD_BYTES + 10),
+            (usize::MAX, 0, 4 * RECORD_BYTES),
+        ] {
+            assert_eq!(bytes_to_read(payload, kept), read, "{payload} and {kept}");
+        }
+        let all = bytes_to_read(1, KEPT_BYTES_MAX);
+        assert!((READ_BYTES_MIN..READ_BYTES_MIN + RECORD_BYTES).contains(&all), "{all}");
     }
 
     #[test]
