@@ -20,7 +20,7 @@ const OVERHEAD_BYTES: usize = 1024;
 /// A buffer of the thread.
 const BUFFER_BYTES: usize = SEND_BUFFER_BYTES_MAX + OVERHEAD_BYTES;
 
-/// A rest up to this is copied, so that the large buffer can go back.
+/// A rest up to this is copied, so that the large buffer can go back; nothing is put behind a larger one.
 const SMALL_REST_BYTES: usize = 16 * 1024;
 
 thread_local! {
@@ -42,9 +42,13 @@ impl Outgoing {
         self.to - self.from
     }
 
-    /// How much more payload may be sealed.
+    /// How much more payload may be sealed. Nothing behind a large rest, so that a slow reader gets few large records
+    /// instead of many that are as small as what it takes.
     pub(crate) fn room(&self) -> usize {
-        SEND_BUFFER_BYTES_MAX.saturating_sub(self.len())
+        match self.len() {
+            rest if rest > SMALL_REST_BYTES => 0,
+            rest => SEND_BUFFER_BYTES_MAX - rest,
+        }
     }
 
     /// Makes room for so much payload, sealed.
@@ -82,8 +86,8 @@ impl Outgoing {
     }
 
     fn make_room(&mut self, bytes: usize) {
-        let mut larger = SPARE.take();
         let needed = self.len() + bytes;
+        let mut larger = SPARE.take();
         if larger.len() < needed {
             larger.resize(needed.max(BUFFER_BYTES), 0);
         }
@@ -223,10 +227,10 @@ mod tests {
             // A small rest, which grows.
             (30_000, 25_000, SMALL_REST_BYTES),
             (1_000, 0, SMALL_REST_BYTES),
-            // A large one, and a small one behind it.
-            (60_000, 0, BUFFER_BYTES * 2),
-            (10, 50_000, BUFFER_BYTES * 2),
-            (1, 20_000, 0),
+            // A large one, of which nothing is taken, then a part, then all.
+            (60_000, 0, BUFFER_BYTES),
+            (0, 30_000, BUFFER_BYTES),
+            (0, 80_000, 0),
         ] {
             let bytes: Vec<u8> = (0..size).map(|n: u32| n.to_be_bytes()[3]).collect();
             append(&mut outgoing, &bytes);
@@ -235,7 +239,9 @@ mod tests {
             let done = outgoing.poll_send(&mut slow, &mut cx).is_ready();
             assert_eq!((done, outgoing.len()), (slow.taken == sent, sent.len() - slow.taken.len()));
             assert!(outgoing.buffer.len() <= held_max, "{}", outgoing.buffer.len());
-            assert_eq!(outgoing.room(), SEND_BUFFER_BYTES_MAX.saturating_sub(outgoing.len()));
+            let large = outgoing.len() > SMALL_REST_BYTES;
+            let room = if large { 0 } else { SEND_BUFFER_BYTES_MAX - outgoing.len() };
+            assert_eq!(outgoing.room(), room);
         }
         assert_eq!(slow.taken, sent);
     }
