@@ -5,14 +5,15 @@ use super::Finding;
 
 /// What each crate may name of this workspace in `[dependencies]`. `[dev-dependencies]` may name `testkit`
 /// too.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 15] = [
     ("model", &[]),
     ("net", &["model"]),
     ("tls", &["model"]),
     ("balance", &["model"]),
     ("stream", &["model", "net"]),
     ("mesh", &["model", "net", "tls", "balance", "stream"]),
-    ("tunnel", &["model", "net", "tls", "balance"]),
+    ("http2", &["net", "balance"]),
+    ("tunnel", &["model", "net", "tls", "balance", "http2"]),
     ("http", &["model", "net", "tls", "balance"]),
     ("config", &["model", "net"]),
     ("kubernetes", &["model", "net"]),
