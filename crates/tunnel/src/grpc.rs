@@ -1,12 +1,16 @@
-//! gRPC, as far as two methods need it, over the `h2` crate: heads of requests and answers, the packets of a stream,
-//! and payload on its way into one.
+//! gRPC, as far as two methods need it, over the `h2` crate and, towards a server's clients, over `http2`: heads of
+//! requests and answers, the packets of a stream, and payload on its way into one.
 //!
 //! Must not know what the packets say.
+
+mod ends;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
+use ::http2::{Answer, Block};
 use bytes::{Buf, Bytes};
+pub(crate) use ends::{Incoming, Outgoing};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -27,12 +31,19 @@ pub(crate) const UNIMPLEMENTED: u8 = 12;
 pub(crate) const UNAVAILABLE: u8 = 14;
 pub(crate) const UNAUTHENTICATED: u8 = 16;
 
+/// The fields of an answer's end.
+const STATUS: &str = "grpc-status";
+const MESSAGE: &str = "grpc-message";
+
 /// Why a stream is over.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
     /// The connection or the stream failed.
     #[error("HTTP/2 failed")]
     Http2(#[source] h2::Error),
+    /// The connection to a client is over.
+    #[error("HTTP/2 failed")]
+    Client(#[source] ::http2::Error),
     /// The other side has cancelled it.
     #[error("the other side reset the stream ({0})")]
     Reset(Reason),
@@ -52,9 +63,20 @@ impl StreamError {
             Self::Reset(Reason::REFUSED_STREAM) | Self::Ended => "Unavailable",
             Self::Http2(error) if error.reason() == Some(Reason::CANCEL) => "Canceled",
             Self::Http2(error) if error.is_io() || error.is_go_away() => "Unavailable",
+            Self::Client(::http2::Error::Closed | ::http2::Error::Io(_)) => "Unavailable",
             Self::Decode(DecodeError::TooLong { .. }) => "ResourceExhausted",
             Self::Decode(DecodeError::Compressed) => "Unimplemented",
-            Self::Reset(_) | Self::Http2(_) | Self::Decode(_) => "Internal",
+            Self::Reset(_) | Self::Http2(_) | Self::Client(_) | Self::Decode(_) => "Internal",
+        }
+    }
+}
+
+impl From<::http2::Error> for StreamError {
+    fn from(error: ::http2::Error) -> Self {
+        match error {
+            ::http2::Error::Reset(reason) => Self::Reset(Reason::from(reason.code())),
+            ::http2::Error::Ended => Self::Ended,
+            other => Self::Client(other),
         }
     }
 }
@@ -83,15 +105,38 @@ pub(crate) fn response() -> Response<()> {
 /// The end of an answer.
 pub(crate) fn trailers(code: u8, message: &str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", HeaderValue::from(u16::from(code)));
-    if !message.is_empty() {
-        let encoded =
-            percent_encoding::utf8_percent_encode(message, percent_encoding::CONTROLS).to_string();
-        if let Ok(value) = HeaderValue::from_str(&encoded) {
-            trailers.insert("grpc-message", value);
-        }
+    trailers.insert(STATUS, HeaderValue::from(u16::from(code)));
+    if !message.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&encoded(message))
+    {
+        trailers.insert(MESSAGE, value);
     }
     trailers
+}
+
+fn encoded(message: &str) -> String {
+    percent_encoding::utf8_percent_encode(message, percent_encoding::CONTROLS).to_string()
+}
+
+/// The head of an answer to a server's client.
+pub(crate) fn client_head() -> Block {
+    Block::answer(200).field("content-type", b"application/grpc")
+}
+
+/// The end of one.
+pub(crate) fn client_end(code: u8, message: &str) -> Block {
+    put_status(Block::trailers(), code, message)
+}
+
+fn put_status(block: Block, code: u8, message: &str) -> Block {
+    let block = block.field(STATUS, code.to_string().as_bytes());
+    if message.is_empty() { block } else { block.field(MESSAGE, encoded(message).as_bytes()) }
+}
+
+/// Answers a call of a server's client with an error alone.
+pub(crate) fn refuse_client(answer: &mut Answer<Message>, code: u8, message: &str) {
+    // Where the caller is gone there is nobody to be told.
+    let _ = answer.send_head(put_status(client_head(), code, message), true);
 }
 
 /// Answers a call with an error alone.
@@ -104,15 +149,15 @@ pub(crate) fn refuse(respond: &mut SendResponse<Message>, code: u8, message: &st
 
 /// The packets of a stream.
 #[derive(Debug)]
-pub(crate) struct PacketReader {
-    stream: RecvStream,
+pub(crate) struct PacketReader<R = RecvStream> {
+    stream: R,
     decoder: Decoder,
     /// Given to the decoder, but not yet given back to the sender as window.
     held: usize,
 }
 
-impl PacketReader {
-    pub(crate) fn new(stream: RecvStream) -> Self {
+impl<R: Incoming> PacketReader<R> {
+    pub(crate) fn new(stream: R) -> Self {
         Self { stream, decoder: Decoder::default(), held: 0 }
     }
 
@@ -138,12 +183,12 @@ impl PacketReader {
             }
             let held = std::mem::take(&mut self.held);
             if held > 0 {
-                self.stream.flow_control().release_capacity(held).map_err(StreamError::Http2)?;
+                self.stream.release(held)?;
             }
             match ready!(self.stream.poll_data(cx)) {
                 None => return Poll::Ready(Ok(None)),
                 Some(bytes) => {
-                    let bytes = bytes.map_err(StreamError::Http2)?;
+                    let bytes = bytes?;
                     self.held += bytes.len();
                     self.decoder.push(bytes);
                 }
@@ -155,25 +200,25 @@ impl PacketReader {
 /// Payload of one connection on its way into a stream that is that connection's alone. It asks for as much of the
 /// windows as it has payload: a stream that has nothing to send holds nothing that others wait for.
 #[derive(Debug)]
-pub(crate) struct PayloadSender {
-    stream: SendStream<Message>,
+pub(crate) struct PayloadSender<S = SendStream<Message>> {
+    stream: S,
     left: Bytes,
 }
 
-impl PayloadSender {
-    /// Payload of a packet.
-    pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Payload of a packet at most.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-    pub(crate) fn new(stream: SendStream<Message>) -> Self {
+impl<S: Outgoing> PayloadSender<S> {
+    pub(crate) fn new(stream: S) -> Self {
         Self { stream, left: Bytes::new() }
     }
 
     /// The stream itself, for all that is no payload.
-    pub(crate) fn stream(&mut self) -> &mut SendStream<Message> {
+    pub(crate) fn stream(&mut self) -> &mut S {
         &mut self.stream
     }
 
-    /// Takes payload, at most [`Self::PAYLOAD_BYTES_MAX`], once [`Self::poll_empty`] is ready. More is cut off.
+    /// Takes payload, at most [`PAYLOAD_BYTES_MAX`], once [`Self::poll_empty`] is ready. More is cut off.
     pub(crate) fn give(&mut self, payload: Bytes) {
         self.left = payload;
     }
@@ -186,32 +231,22 @@ impl PayloadSender {
         sent: impl Fn(&Packet),
     ) -> Poll<Result<(), StreamError>> {
         while !self.left.is_empty() {
-            let capacity = self.stream.capacity();
-            if capacity <= Message::OVERHEAD_BYTES_MAX {
-                self.stream.reserve_capacity(self.left.len() + Message::OVERHEAD_BYTES_MAX);
-                match ready!(self.stream.poll_capacity(cx)) {
-                    None => return Poll::Ready(Err(StreamError::Ended)),
-                    Some(Err(error)) => return Poll::Ready(Err(StreamError::Http2(error))),
-                    Some(Ok(_)) => continue,
-                }
-            }
+            let wanted = self.left.len() + Message::OVERHEAD_BYTES_MAX;
+            let capacity = ready!(self.stream.poll_capacity(wanted, cx))?;
             let most = capacity - Message::OVERHEAD_BYTES_MAX;
             let bytes = self.left.split_to(self.left.remaining().min(most));
             let packet = Packet::Data { connection, bytes };
             sent(&packet);
             let message = Message::new(&packet);
-            self.stream.send_data(message, false).map_err(StreamError::Http2)?;
+            self.stream.send(message)?;
         }
         // What the head took less than was asked for.
-        if self.stream.capacity() > 0 {
-            self.stream.reserve_capacity(0);
-        }
+        self.stream.want_nothing();
         Poll::Ready(Ok(()))
     }
 
     /// Ready when the other side has reset the stream, or the connection below is gone.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
-        let reset = ready!(self.stream.poll_reset(cx));
-        Poll::Ready(reset.map_or_else(StreamError::Http2, StreamError::Reset))
+        self.stream.poll_gone(cx)
     }
 }

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ::http2::{Limits, Pings};
 use h2::{Ping, PingPong};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+use crate::packet::Message;
 
 /// What may arrive on the one stream between a server and an agent before it is read. With credit it is read at once.
 pub(crate) const CARRIER_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
@@ -35,6 +38,16 @@ pub(crate) const STREAMS_MAX: u32 = 65_536;
 /// Streams that were reset and are still remembered, and resets that may wait unseen (rapid reset, CVE-2023-44487).
 /// A client that gives up thousands of dials at once is no attacker.
 pub(crate) const RESET_STREAMS_MAX: usize = 4096;
+/// What a client that speaks gRPC may make a server keep.
+pub(crate) const CLIENT_LIMITS: Limits = Limits {
+    stream_window_bytes: CLIENT_WINDOW_BYTES,
+    connection_window_bytes: CLIENT_CONNECTION_WINDOW_BYTES,
+    frame_bytes_max: FRAME_BYTES_MAX,
+    send_buffer_bytes: SEND_BUFFER_BYTES,
+    streams_max: STREAMS_MAX,
+    header_bytes_max: crate::grpc::HEADER_BYTES_MAX,
+    reset_streams_max: RESET_STREAMS_MAX,
+};
 /// How long the preface and a TLS handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the answer to a question may take before the other side counts as dead (gRPC's default).
@@ -67,6 +80,24 @@ impl RoundTrip {
     }
 }
 
+/// What can be asked whether it lives.
+pub(crate) trait Ask {
+    /// Ready when it has answered; whether it has, and not ended. Dropped, the answer is passed over.
+    async fn ask(&mut self) -> bool;
+}
+
+impl Ask for PingPong {
+    async fn ask(&mut self) -> bool {
+        self.send_ping(Ping::opaque()).is_ok() && poll_fn(|cx| self.poll_pong(cx)).await.is_ok()
+    }
+}
+
+impl Ask for Pings<Message> {
+    async fn ask(&mut self) -> bool {
+        self.ping().await.is_ok()
+    }
+}
+
 /// What one connection is asked, and when.
 pub(crate) struct Watch {
     /// After so long it is asked whether it lives.
@@ -77,8 +108,8 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Ready when the other side has not answered in time, or the connection is over. Dropped, nothing more is asked.
-    pub(crate) async fn run(self, pings: Option<PingPong>) {
-        let Some(mut pings) = pings else { return std::future::pending().await };
+    pub(crate) async fn run(self, asked: Option<impl Ask>) {
+        let Some(mut other) = asked else { return std::future::pending().await };
         let every = self
             .round_trip
             .as_ref()
@@ -89,14 +120,10 @@ impl Watch {
                 tokio::time::sleep(every).await;
             }
             let asked = Instant::now();
-            if pings.send_ping(Ping::opaque()).is_err() {
-                return;
-            }
             // Who never asks whether the other side lives never gives it up.
             let within = if self.keepalive == Duration::MAX { Duration::MAX } else { PONG_TIMEOUT };
-            match tokio::time::timeout(within, poll_fn(|cx| pings.poll_pong(cx))).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) | Err(_) => return,
+            if !tokio::time::timeout(within, other.ask()).await.unwrap_or(false) {
+                return;
             }
             if let Some(round_trip) = &self.round_trip {
                 if seen.len() == ROUND_TRIPS {

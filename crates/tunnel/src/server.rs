@@ -11,7 +11,6 @@ mod hub;
 pub mod listen;
 mod proxy;
 mod registry;
-mod unix;
 
 use std::time::Duration;
 

@@ -302,7 +302,7 @@ impl Through for Call {
             return Poll::Ready(Err(Closed));
         }
         ready!(self.poll_out(cx))?;
-        Poll::Ready(Ok(PayloadSender::PAYLOAD_BYTES_MAX))
+        Poll::Ready(Ok(grpc::PAYLOAD_BYTES_MAX))
     }
 
     fn push(&mut self, bytes: Bytes) -> Result<(), Closed> {

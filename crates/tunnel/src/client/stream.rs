@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use super::Stats;
 use super::call::Call;
 use super::connect::Tube;
-use crate::grpc::PayloadSender;
+use crate::grpc;
 use crate::link::{Closed, Read};
 use crate::splice::{Through, poll_bytes};
 
@@ -258,7 +258,7 @@ impl Through for Connection {
             return call.poll_room(cx);
         }
         let written = ready!(self.poll_given(cx)).map_err(|_| Closed);
-        Poll::Ready(written.map(|()| PayloadSender::PAYLOAD_BYTES_MAX))
+        Poll::Ready(written.map(|()| grpc::PAYLOAD_BYTES_MAX))
     }
 
     fn push(&mut self, bytes: Bytes) -> Result<(), Closed> {

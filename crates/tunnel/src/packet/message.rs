@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 
+use ::http2::Payload;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::fields::{put_length, put_number, put_text, put_varint, varint_bytes};
@@ -15,7 +16,7 @@ pub(super) const DATA_HEAD_BYTES_MAX: usize = GRPC_HEAD_BYTES + 2 + 11 + 11 + 11
 /// The longest error that is sent: it may come from a name resolver or another process.
 const ERROR_BYTES_MAX: usize = 4096;
 
-/// One gRPC message, ready to be sent: what `h2` is given.
+/// One gRPC message, ready to be sent: what HTTP/2 is given.
 #[derive(Debug, Clone, Default)]
 pub struct Message {
     head: Head,
@@ -145,6 +146,17 @@ fn shortened(text: &str) -> &str {
         end -= 1;
     }
     &text[..end]
+}
+
+impl Payload for Message {
+    fn split_to(&mut self, bytes: usize) -> Self {
+        let of_head = bytes.min(self.head.as_slice().len());
+        let of_body = (bytes - of_head).min(self.body.len());
+        let mut first = Self { head: self.head.clone(), body: self.body.split_to(of_body) };
+        self.head.from += of_head as u8;
+        first.head.to = self.head.from;
+        first
+    }
 }
 
 impl Buf for Message {

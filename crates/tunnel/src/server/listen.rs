@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http2::Call;
 use arc_swap::ArcSwap;
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
@@ -18,7 +19,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::admission::Peer;
-use super::unix::Renamed;
 use super::{Hub, Mode, agents, connect, proxy};
 use crate::buffered::Buffered;
 use crate::grpc;
@@ -133,7 +133,9 @@ fn over_tls(
     let handshake = Box::pin(handshake(stream, peer, certificates, hub.clone(), port));
     async move {
         if let Some(stream) = handshake.await {
-            stream.io().bundle_writes();
+            if !speaks_grpc(&hub, port) {
+                stream.io().bundle_writes();
+            }
             // Nobody asks who a client is.
             let names = if port == Port::Agents { stream.client_names() } else { None };
             let from = Peer { address: Some(peer), names };
@@ -170,17 +172,11 @@ async fn accept_unix(listener: UnixListener, hub: Arc<Hub>) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let stream = Buffered::new(stream);
-                stream.bundle_writes();
-                let hub = hub.clone();
-                drop(net::task::spawn_local("tunnel connection", async move {
-                    let peer = Peer::default();
-                    match hub.settings.mode {
-                        Mode::Grpc => {
-                            connection(Renamed::new(stream), hub, Port::Clients, peer).await
-                        }
-                        Mode::HttpConnect => connection(stream, hub, Port::Clients, peer).await,
-                    }
-                }));
+                if !speaks_grpc(&hub, Port::Clients) {
+                    stream.bundle_writes();
+                }
+                let served = connection(stream, hub.clone(), Port::Clients, Peer::default());
+                drop(net::task::spawn_local("tunnel connection", served));
             }
             Err(error) => pause(&error).await,
         }
@@ -203,34 +199,83 @@ pub(crate) fn connection<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let connect = port == Port::Clients && hub.settings.mode == Mode::HttpConnect;
-    let served: Pin<Box<dyn Future<Output = ()>>> = if connect {
-        Box::pin(async move { connect::serve(&hub, io).await })
-    } else {
-        let opened = Box::pin(open_http2(io, port));
-        let peer = (port == Port::Agents).then(|| Box::new(peer));
-        Box::pin(async move {
-            match opened.await {
-                Some(opened) => serve_http2(opened, hub, (port, peer)).await,
-                None => tracing::debug!(?port, "no HTTP/2 was spoken"),
-            }
-        })
+    let served: Pin<Box<dyn Future<Output = ()>>> = match (port, hub.settings.mode) {
+        (Port::Clients, Mode::Grpc) => Box::pin(serve_clients(io, hub)),
+        (Port::Clients, Mode::HttpConnect) => {
+            Box::pin(async move { connect::serve(&hub, io).await })
+        }
+        (Port::Agents, _) => {
+            let opened = Box::pin(open_http2(io));
+            let peer = Box::new(peer);
+            Box::pin(async move {
+                match opened.await {
+                    Some(opened) => serve_agents(opened, hub, peer).await,
+                    None => tracing::debug!(?port, "no HTTP/2 was spoken"),
+                }
+            })
+        }
     };
     served
 }
 
-async fn open_http2<S>(io: S, port: Port) -> Option<Box<Connection<S, Message>>>
+/// Whether it is a connection that writes what belongs together in one piece by itself.
+fn speaks_grpc(hub: &Hub, port: Port) -> bool {
+    port == Port::Clients && hub.settings.mode == Mode::Grpc
+}
+
+/// Serves clients' calls, each in a task of its own.
+async fn serve_clients<S>(io: S, hub: Arc<Hub>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (stream_window, connection_window) = match port {
-        Port::Clients => (http2::CLIENT_WINDOW_BYTES, http2::CLIENT_CONNECTION_WINDOW_BYTES),
-        Port::Agents => (http2::CARRIER_WINDOW_BYTES, http2::CARRIER_WINDOW_BYTES),
+    let mut connection = ::http2::Connection::new(io, http2::CLIENT_LIMITS);
+    let opened = tokio::time::timeout(http2::HANDSHAKE_TIMEOUT, connection.ready()).await;
+    if !matches!(opened, Ok(Ok(()))) {
+        return tracing::debug!("no HTTP/2 was spoken by a client");
+    }
+    let pings = connection.pings();
+    let watch = http2::Watch { keepalive: hub.settings.frontend_keepalive, round_trip: None };
+    let serve = async {
+        while let Some(call) = connection.accept().await {
+            match call {
+                Ok(call) => start_client(&hub, call),
+                Err(error) => {
+                    tracing::debug!(%error, "a client's HTTP/2 connection has failed");
+                    return;
+                }
+            }
+        }
     };
+    tokio::select! {
+        () = serve => {}
+        () = watch.run(Some(pings)) => unanswered(Port::Clients),
+    }
+}
+
+fn start_client(hub: &Arc<Hub>, mut call: Call<Message>) {
+    if call.head.path() != grpc::PROXY.as_bytes() {
+        let message = format!("unknown method {}", String::from_utf8_lossy(call.head.path()));
+        return grpc::refuse_client(&mut call.answer, grpc::UNIMPLEMENTED, &message);
+    }
+    let hub = hub.clone();
+    spawn("client", async move {
+        let _open = hub.stats.proxy_streams.count();
+        proxy::serve(hub.clone(), call).await;
+    });
+}
+
+fn unanswered(port: Port) {
+    tracing::warn!(?port, "closed: the other side does not answer any more");
+}
+
+async fn open_http2<S>(io: S) -> Option<Box<Connection<S, Message>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut builder = h2::server::Builder::new();
     builder
-        .initial_window_size(stream_window)
-        .initial_connection_window_size(connection_window)
+        .initial_window_size(http2::CARRIER_WINDOW_BYTES)
+        .initial_connection_window_size(http2::CARRIER_WINDOW_BYTES)
         .max_frame_size(http2::FRAME_BYTES_MAX)
         .max_send_buffer_size(http2::SEND_BUFFER_BYTES)
         .data_frame_budget(http2::SMALL_FRAMES_BYTES_MAX)
@@ -242,26 +287,23 @@ where
     handshake.await.ok()?.ok().map(Box::new)
 }
 
-async fn serve_http2<S>(
+async fn serve_agents<S>(
     mut connection: Box<Connection<S, Message>>,
     hub: Arc<Hub>,
-    (port, peer): (Port, Option<Box<Peer>>),
+    peer: Box<Peer>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (keepalive, measured) = match port {
-        Port::Clients => (hub.settings.frontend_keepalive, false),
-        Port::Agents => (hub.settings.keepalive, true),
-    };
     let pings = connection.ping_pong();
     let round_trip = http2::RoundTrip::default();
-    let watch = http2::Watch { keepalive, round_trip: measured.then(|| round_trip.clone()) };
+    let (keepalive, measured) = (hub.settings.keepalive, Some(round_trip.clone()));
+    let watch = http2::Watch { keepalive, round_trip: measured };
     let serve = async {
         while let Some(call) = connection.accept().await {
             match call {
-                Ok(call) => start(&hub, (port, peer.as_deref()), call, &round_trip),
+                Ok(call) => start_agent(&hub, &peer, call, &round_trip),
                 Err(error) => {
-                    tracing::debug!(?port, %error, "an HTTP/2 connection has failed");
+                    tracing::debug!(%error, "an agent's HTTP/2 connection has failed");
                     return;
                 }
             }
@@ -269,37 +311,26 @@ async fn serve_http2<S>(
     };
     tokio::select! {
         () = serve => {}
-        () = watch.run(pings) => {
-            tracing::warn!(?port, "closed: the other side does not answer any more");
-        }
+        () = watch.run(pings) => unanswered(Port::Agents),
     }
 }
 
 /// Serves one call in a task of its own.
-fn start(
+fn start_agent(
     hub: &Arc<Hub>,
-    (port, peer): (Port, Option<&Peer>),
+    peer: &Peer,
     (request, mut respond): (Request<RecvStream>, SendResponse<Message>),
     round_trip: &http2::RoundTrip,
 ) {
-    let (hub, round_trip) = (hub.clone(), round_trip.clone());
-    match (port, request.uri().path()) {
-        (Port::Clients, grpc::PROXY) => spawn("client", async move {
-            let _open = hub.stats.proxy_streams.count();
-            proxy::serve(hub.clone(), request, respond).await;
-        }),
-        (Port::Agents, grpc::CONNECT) => {
-            let peer = peer.cloned().unwrap_or_default();
-            spawn("agent", async move {
-                let _open = hub.stats.connect_streams.count();
-                agents::serve(hub.clone(), peer, (request, respond), round_trip).await;
-            });
-        }
-        (_, path) => {
-            let message = format!("unknown method {path}");
-            grpc::refuse(&mut respond, grpc::UNIMPLEMENTED, &message);
-        }
+    if request.uri().path() != grpc::CONNECT {
+        let message = format!("unknown method {}", request.uri().path());
+        return grpc::refuse(&mut respond, grpc::UNIMPLEMENTED, &message);
     }
+    let (hub, peer, round_trip) = (hub.clone(), peer.clone(), round_trip.clone());
+    spawn("agent", async move {
+        let _open = hub.stats.connect_streams.count();
+        agents::serve(hub.clone(), peer, (request, respond), round_trip).await;
+    });
 }
 
 fn spawn(name: &'static str, future: impl Future<Output = ()> + 'static) {

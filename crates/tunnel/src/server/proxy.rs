@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::{HeaderValue, Request};
+use ::http2::{Answer, Body, Call};
 
 use super::hub::{DialError, Hub, Wish};
 use crate::carrier::Tunnelled;
-use crate::grpc::{self, PacketReader, PayloadSender, StreamError};
+use crate::grpc::{self, Outgoing, PacketReader, PayloadSender, StreamError};
 use crate::link::{Closed, Read};
 use crate::packet::{Message, Packet};
 use crate::{FEATURES, FEATURES_FIELD};
@@ -34,22 +32,11 @@ struct Asked {
 }
 
 /// Serves one call of a client until it ends. Dropped, its connection is closed.
-pub(super) async fn serve(
-    hub: Arc<Hub>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Message>,
-) {
-    let ours = request.headers().get(FEATURES_FIELD).is_some_and(|value| value == FEATURES);
-    let mut head = grpc::response();
-    if ours {
-        head.headers_mut().insert(FEATURES_FIELD, HeaderValue::from_static(FEATURES));
-    }
-    let Ok(out) = respond.send_response(head, false) else { return };
-    let (packets, out) = (PacketReader::new(request.into_body()), PayloadSender::new(out));
-    let mut client = Client { hub, packets, out, ours };
+pub(super) async fn serve(hub: Arc<Hub>, call: Call<Message>) {
+    let Some(mut client) = begin(hub, call) else { return };
     match client.run().await {
         Ok(()) => {
-            let _ = client.out.stream().send_trailers(grpc::trailers(grpc::OK, ""));
+            let _ = client.out.stream().send_end(Some(grpc::client_end(grpc::OK, "")));
             let gone = poll_fn(|cx| client.out.poll_gone(cx));
             let _ = tokio::time::timeout(GOODBYE, gone).await;
         }
@@ -58,19 +45,37 @@ pub(super) async fn serve(
                 error = &error as &dyn std::error::Error,
                 "a client's stream has ended"
             );
-            let trailers = grpc::trailers(grpc::UNKNOWN, &error.to_string());
-            let _ = client.out.stream().send_trailers(trailers);
+            let trailers = grpc::client_end(grpc::UNKNOWN, &error.to_string());
+            let _ = client.out.stream().send_end(Some(trailers));
         }
     }
 }
 
+/// Begins the answer; `None` where the client has gone.
+fn begin(hub: Arc<Hub>, Call { head, body, mut answer }: Call<Message>) -> Option<Client> {
+    let ours = head.get(FEATURES_FIELD) == Some(FEATURES.as_bytes());
+    let mut head = grpc::client_head();
+    if ours {
+        head = head.field(FEATURES_FIELD, FEATURES.as_bytes());
+    }
+    answer.send_head(head, false).ok()?;
+    if ours {
+        // It waits for what we can.
+        answer.flush();
+    }
+    let (packets, out) = (PacketReader::new(body), PayloadSender::new(answer));
+    Some(Client { hub, packets, out, ours })
+}
+
 struct Client {
     hub: Arc<Hub>,
-    packets: PacketReader,
-    out: PayloadSender,
+    packets: Packets,
+    out: PayloadSender<Answer<Message>>,
     /// Knows its connection before it reads on, and half-close.
     ours: bool,
 }
+
+type Packets = PacketReader<Body<Message>>;
 
 impl Client {
     async fn run(&mut self) -> Result<(), StreamError> {
@@ -96,8 +101,7 @@ impl Client {
 
     fn send(&mut self, packet: &Packet) -> Result<(), StreamError> {
         self.hub.stats.to_client.count(packet);
-        let message = Message::new(packet);
-        let sent = self.out.stream().send_data(message, false).map_err(StreamError::Http2);
+        let sent = self.out.stream().send(Message::new(packet));
         sent.inspect_err(|error| self.hub.stats.stream_failed("to_client", error, Some(packet)))
     }
 
@@ -176,7 +180,7 @@ impl Client {
 }
 
 /// The client's next packet; `None` at the end. Dropped, nothing is lost.
-async fn next(hub: &Hub, packets: &mut PacketReader) -> Result<Option<Packet>, StreamError> {
+async fn next(hub: &Hub, packets: &mut Packets) -> Result<Option<Packet>, StreamError> {
     let packet = packets.next().await;
     match &packet {
         Ok(Some(packet)) => hub.stats.from_client.count(packet),
@@ -217,7 +221,7 @@ struct Up<'a> {
 
 impl Up<'_> {
     /// Until the client wants no more.
-    async fn run(&self, packets: &mut PacketReader) -> Result<(), StreamError> {
+    async fn run(&self, packets: &mut Packets) -> Result<(), StreamError> {
         let number = self.tunnelled.number();
         while let Some(packet) = next(self.hub, packets).await? {
             self.said.anything.set(true);
@@ -252,7 +256,7 @@ impl Up<'_> {
 struct Down<'a> {
     hub: &'a Hub,
     said: &'a Said,
-    out: &'a mut PayloadSender,
+    out: &'a mut PayloadSender<Answer<Message>>,
     tunnelled: &'a Tunnelled,
     held_until: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
     /// The client knows half a connection.
@@ -286,7 +290,7 @@ impl Down<'_> {
                 }
                 return self.tunnelled.poll_closed(cx).map(Ok);
             }
-            match ready!(self.tunnelled.poll_read(PayloadSender::PAYLOAD_BYTES_MAX, cx)) {
+            match ready!(self.tunnelled.poll_read(grpc::PAYLOAD_BYTES_MAX, cx)) {
                 Read::Bytes(bytes) => {
                     self.out.give(bytes);
                     self.given = true;
@@ -294,10 +298,8 @@ impl Down<'_> {
                 Read::Finished if self.tells_half => {
                     let packet = Packet::Finish { connection };
                     self.hub.stats.to_client.count(&packet);
-                    let message = Message::new(&packet);
-                    let sent = self.out.stream().send_data(message, false);
-                    if let Err(error) = sent {
-                        return self.failed(StreamError::Http2(error), Some(&packet));
+                    if let Err(error) = self.out.stream().send(Message::new(&packet)) {
+                        return self.failed(error, Some(&packet));
                     }
                     self.ended = true;
                 }
