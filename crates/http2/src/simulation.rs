@@ -27,6 +27,7 @@ pub(crate) const LIMITS: Limits = Limits {
     send_buffer_bytes: 50_000,
     streams_max: 100,
     header_bytes_max: 10_000,
+    header_table_bytes: 0,
     reset_streams_max: 50,
 };
 
@@ -225,7 +226,8 @@ async fn everything(seed: u64) {
     let rng = RefCell::new(Rng::new(seed));
     let chance = Rc::new(World { rng, given_up: Cell::new(0) });
     let (near, far) = wire(&chance);
-    drop(net::task::spawn_local("server", serve(far, chance.clone(), LIMITS)));
+    let limits = Limits { header_table_bytes: 2048 * below(&chance, 3) as u32, ..LIMITS };
+    drop(net::task::spawn_local("server", serve(far, chance.clone(), limits)));
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(1000 + below(&chance, 200_000) as u32)

@@ -24,8 +24,8 @@ pub(crate) const CLIENT_WINDOW_BYTES: u32 = 512 * 1024;
 pub(crate) const CLIENT_CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 /// What the kernel takes of a connection beyond what the network does: what waits elsewhere can still be overtaken.
 pub(crate) const UNSENT_BYTES: u32 = 128 * 1024;
-/// Handed to `h2` for a stream and not yet on its way: beyond it senders wait. What is in there cannot be overtaken: with
-/// more, credit for the other direction comes too late where a slow link is full both ways.
+/// Handed to HTTP/2 for a stream and not yet on its way: beyond it senders wait. What is in there cannot be overtaken:
+/// with more, credit for the other direction comes too late where a slow link is full both ways.
 pub(crate) const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// What `h2` holds against a connection with small frames that wait, 256 bytes for each less its payload, before it
 /// ends the whole connection. Beside a stall of [`crate::link::STALL_MAX`] much that is small may wait, as of
@@ -46,6 +46,7 @@ pub(crate) const CLIENT_LIMITS: Limits = Limits {
     send_buffer_bytes: SEND_BUFFER_BYTES,
     streams_max: STREAMS_MAX,
     header_bytes_max: crate::grpc::HEADER_BYTES_MAX,
+    header_table_bytes: 0,
     reset_streams_max: RESET_STREAMS_MAX,
 };
 /// How long the preface and a TLS handshake may take.

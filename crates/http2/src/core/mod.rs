@@ -43,6 +43,9 @@ pub struct Limits {
     pub streams_max: u32,
     /// The longest list of header fields.
     pub header_bytes_max: u32,
+    /// What a client may have remembered of its fields once it has agreed, at most 4096: where most connections have
+    /// one call, nothing.
+    pub header_table_bytes: u32,
     /// Streams that were reset by us and are remembered, and those reset by the client that nobody has seen.
     pub reset_streams_max: usize,
 }

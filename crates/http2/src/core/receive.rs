@@ -232,9 +232,11 @@ impl<P: Payload, E: Ends> Core<P, E> {
                 stream.held += length;
             }
             stream => {
-                let known = stream.is_some_and(|stream| stream.error.is_some());
+                let over = stream.and_then(|stream| stream.error);
                 self.release_connection(length);
-                if !known && !self.remembered.contains(&id) {
+                if matches!(over, Some(Error::Reset(_))) {
+                    self.put_reset(id, Reason::STREAM_CLOSED);
+                } else if over.is_none() && !self.remembered.contains(&id) {
                     self.refuse(id, Reason::STREAM_CLOSED);
                 }
                 self.skip(length);
@@ -411,12 +413,17 @@ impl<P: Payload, E: Ends> Core<P, E> {
             }
             return broken(Reason::STREAM_CLOSED, "header fields of a stream that is over");
         };
-        if stream.error.is_some() {
-            return self.useless();
-        }
-        if !stream.receiving {
-            self.refuse(id, Reason::STREAM_CLOSED);
-            return Ok(());
+        match stream.error {
+            Some(Error::Reset(_)) => {
+                self.put_reset(id, Reason::STREAM_CLOSED);
+                return self.useless();
+            }
+            Some(_) => return self.useless(),
+            None if !stream.receiving => {
+                self.refuse(id, Reason::STREAM_CLOSED);
+                return Ok(());
+            }
+            None => {}
         }
         match reading.finish() {
             Ok((head, _)) if block.ends && !block.circular => {
@@ -465,7 +472,7 @@ impl<P: Payload, E: Ends> Core<P, E> {
             return broken(Reason::FRAME_SIZE_ERROR, "settings of another length");
         }
         if head.has(flag::ACK) {
-            self.fields.forget();
+            self.fields.limit(self.limits.header_table_bytes as usize);
             return self.useless();
         }
         for one in payload.chunks_exact(6) {

@@ -178,7 +178,7 @@ impl<P: Payload, E: Ends> Core<P, E> {
         if !std::mem::replace(&mut self.greeted, true) {
             let limits = self.limits;
             let settings = [
-                (setting::HEADER_TABLE_SIZE, 0),
+                (setting::HEADER_TABLE_SIZE, limits.header_table_bytes),
                 (setting::MAX_CONCURRENT_STREAMS, limits.streams_max),
                 (setting::INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
                 (setting::MAX_FRAME_SIZE, limits.frame_bytes_max),

@@ -468,6 +468,16 @@ fn what_comes_for_a_stream_that_we_have_reset_is_passed_over() {
 }
 
 #[test]
+fn what_a_client_sends_on_a_stream_that_it_has_reset_is_refused_once() {
+    for late in [one(kind::DATA, 0, 1, b"x"), request(1, flag::END_STREAM)] {
+        let mut core = called();
+        core.receive(&[one(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), late].concat());
+        assert_eq!(reason_for(&mut core, 1), Some(Reason::STREAM_CLOSED.code()));
+        core.check();
+    }
+}
+
+#[test]
 fn a_connection_is_shut_down_when_its_calls_have_ended() {
     let mut core = called();
     core.shut_down();

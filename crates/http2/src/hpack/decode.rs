@@ -1,5 +1,5 @@
 //! Fields out of a block (RFC 7541 section 6). What is remembered between blocks is bounded by
-//! [`TABLE_BYTES_MAX`] and given up once the other side has agreed to do without.
+//! [`TABLE_BYTES_MAX`] and by what was agreed upon.
 //!
 //! Must not know what fields mean, nor keep them: they are handed on one by one.
 
@@ -25,10 +25,10 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// The other side has agreed to remember nothing.
-    pub fn forget(&mut self) {
-        self.allowed = 0;
-        self.resize(0);
+    /// The other side has agreed to have no more remembered than this.
+    pub fn limit(&mut self, bytes: usize) {
+        self.allowed = bytes.min(TABLE_BYTES_MAX);
+        self.resize(self.size.min(self.allowed));
     }
 
     fn resize(&mut self, size: usize) {
@@ -286,7 +286,7 @@ mod tests {
         let mut decoder = Decoder::default();
         assert!(decoded(&mut decoder, &hex("4101 61")).is_ok());
         assert!(decoded(&mut decoder, &hex("be")).is_ok());
-        decoder.forget();
+        decoder.limit(0);
         assert_eq!(decoder.dynamic.bytes(), 0);
         assert_eq!(decoded(&mut decoder, &hex("be")), Err(Malformed::Index));
         // One too long for it is read all the same.
