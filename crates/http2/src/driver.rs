@@ -379,7 +379,7 @@ impl<P: Payload> Answer<P> {
     /// Sends payload, at most as much as there is capacity for.
     ///
     /// # Errors
-    /// Where the call is over, or the answer has ended.
+    /// Where the call is over, or the answer has not begun or has ended.
     pub fn send_data(&mut self, payload: P) -> Result<(), Error> {
         with(&self.shared, |core| core.send_data(self.id, payload))
     }
@@ -387,7 +387,7 @@ impl<P: Payload> Answer<P> {
     /// Ends the answer.
     ///
     /// # Errors
-    /// Where the call is over, or the answer has ended.
+    /// Where the call is over, or the answer has not begun or has ended.
     pub fn send_end(&mut self, trailers: Option<Block>) -> Result<(), Error> {
         with(&self.shared, |core| core.send_end(self.id, trailers))
     }

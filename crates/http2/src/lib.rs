@@ -9,6 +9,8 @@ mod core;
 mod driver;
 mod flow;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod head;
 pub mod hpack;
 mod output;
@@ -55,7 +57,7 @@ pub enum Error {
     /// The stream below has failed.
     #[error("the connection has failed: {0}")]
     Io(std::io::ErrorKind),
-    /// The end of what is sent was given before.
-    #[error("the answer has ended")]
-    Ended,
+    /// An answer is a head, payload and an end, in this order.
+    #[error("the answer has ended, or not begun")]
+    Order,
 }

@@ -75,7 +75,7 @@ impl From<::http2::Error> for StreamError {
     fn from(error: ::http2::Error) -> Self {
         match error {
             ::http2::Error::Reset(reason) => Self::Reset(Reason::from(reason.code())),
-            ::http2::Error::Ended => Self::Ended,
+            ::http2::Error::Order => Self::Ended,
             other => Self::Client(other),
         }
     }

@@ -337,14 +337,15 @@ impl<P: Payload, E: Ends> Core<P, E> {
         }
     }
 
-    /// The stream of a call that can still be answered.
-    fn answering(&mut self, id: u32) -> Result<&mut Stream<P, E>, Error> {
+    /// The stream of a call whose answer has begun, or has not, and has not ended.
+    fn answering(&mut self, id: u32, begun: bool) -> Result<&mut Stream<P, E>, Error> {
         let gone = self.gone();
         let stream = self.streams.get_mut(&id).ok_or(gone)?;
         match (stream.error, &stream.sending) {
             (Some(error), _) => Err(error),
-            (None, Sending::Ending(_) | Sending::Ended) => Err(Error::Ended),
-            (None, _) => Ok(stream),
+            (None, Sending::Nothing) if !begun => Ok(stream),
+            (None, Sending::Open) if begun => Ok(stream),
+            (None, _) => Err(Error::Order),
         }
     }
 
@@ -352,12 +353,9 @@ impl<P: Payload, E: Ends> Core<P, E> {
     /// flushed.
     ///
     /// # Errors
-    /// Where the call is over.
+    /// Where the call is over, or was answered.
     pub fn send_head(&mut self, id: u32, head: Block, ends: bool) -> Result<(), Error> {
-        let stream = self.answering(id)?;
-        if !matches!(stream.sending, Sending::Nothing) {
-            return Err(Error::Ended);
-        }
+        let stream = self.answering(id, false)?;
         stream.head = Some(head);
         if ends {
             stream.sending = Sending::Ended;
@@ -375,10 +373,10 @@ impl<P: Payload, E: Ends> Core<P, E> {
     /// Payload of a call, at most [`Self::capacity`].
     ///
     /// # Errors
-    /// Where the call is over.
+    /// Where the call is over, or its answer has not begun or has ended.
     pub fn send_data(&mut self, id: u32, payload: P) -> Result<(), Error> {
         let bytes = payload.remaining();
-        let stream = self.answering(id)?;
+        let stream = self.answering(id, true)?;
         stream.queue.push_back(payload);
         stream.queued += bytes;
         self.queued += bytes;
@@ -389,9 +387,9 @@ impl<P: Payload, E: Ends> Core<P, E> {
     /// Ends an answer, behind what was given of it.
     ///
     /// # Errors
-    /// Where the call is over.
+    /// Where the call is over, or its answer has not begun or has ended.
     pub fn send_end(&mut self, id: u32, trailers: Option<Block>) -> Result<(), Error> {
-        self.answering(id)?.sending = Sending::Ending(trailers);
+        self.answering(id, true)?.sending = Sending::Ending(trailers);
         self.enter_round(id);
         Ok(())
     }
@@ -462,6 +460,13 @@ impl<P: Payload, E: Ends> Core<P, E> {
 
     fn want(&mut self, urgency: Urgency) {
         self.urgency = self.urgency.max(Some(urgency));
+    }
+
+    /// Whether there is no stream: for tests.
+    #[cfg(any(test, feature = "fuzzing"))]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
     }
 
     /// Looks through the books.

@@ -65,6 +65,9 @@ impl<P: Payload, E: Ends> Core<P, E> {
     fn take_turn(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.in_round = false;
+        if stream.error.is_some() {
+            return;
+        }
         if stream.queued > 0 {
             let (own, all) = (stream.send_window.bytes(), self.send_window.bytes());
             if own == 0 {

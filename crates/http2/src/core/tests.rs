@@ -162,7 +162,7 @@ fn a_head_alone_waits_the_longest_unless_it_is_flushed_or_the_end() {
     core.send_head(1, Block::answer(404), true).unwrap();
     let frames = written(&mut core);
     assert!(frames.len() == 1 && frames[0].0.has(flag::END_STREAM));
-    assert_eq!(core.send_data(1, Bytes::new()), Err(Error::Ended));
+    assert_eq!(core.send_data(1, Bytes::new()), Err(Error::Order));
     // Who has not heard all is told that nobody listens.
     core.close_writer(1);
     core.close_reader(1);
@@ -465,6 +465,16 @@ fn what_comes_for_a_stream_that_we_have_reset_is_passed_over() {
         core.check();
     }
     assert_eq!((core.error(), kinds(&written(&mut core))), (None, vec![]));
+}
+
+#[test]
+fn nothing_of_a_stream_follows_its_reset() {
+    let mut core = called();
+    core.send_head(1, Block::answer(200), false).unwrap();
+    core.send_data(1, Bytes::from_static(b"x")).unwrap();
+    core.send_end(1, None).unwrap();
+    core.reset(1, Reason::CANCEL);
+    assert_eq!(kinds(&written(&mut core)), [(kind::HEADERS, 1), (kind::RST_STREAM, 1)]);
 }
 
 #[test]
