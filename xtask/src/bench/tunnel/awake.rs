@@ -1,5 +1,6 @@
-//! Cores that do not go to sleep: what wakes one of a virtual machine costs more than most of what is measured. Must not
-//! know what for.
+//! Cores that do not go to sleep: what wakes one of a virtual machine costs more than most of what is measured.
+//!
+//! Must not know what for.
 
 use std::process::{Child, Command, Stdio};
 
