@@ -8,6 +8,8 @@ use std::fmt;
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Before a frame's payload.
 pub(crate) const HEAD_BYTES: usize = 9;
+/// What a stream depends on, and its weight: nothing to us.
+pub(crate) const PRIORITY_BYTES: usize = 5;
 /// What nobody has to agree to (section 6.5.2).
 pub(crate) const FRAME_BYTES_DEFAULT: u32 = 16 * 1024;
 /// The largest that can be agreed upon.

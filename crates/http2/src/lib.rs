@@ -7,6 +7,7 @@
 
 mod core;
 mod driver;
+mod ends;
 mod flow;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -19,7 +20,8 @@ mod simulation;
 mod streams;
 
 pub use core::{Core, Limits, Read, Urgency};
-pub use driver::{Answer, Body, Call, Connection, Pings};
+pub use driver::{Call, Connection};
+pub use ends::{Answer, Body, Pings};
 pub use frame::Reason;
 pub use head::{Block, Head};
 pub use streams::Ends;

@@ -1,8 +1,11 @@
 //! The protocol of one connection at the server's end: bytes in and out, and what the ends of its calls do.
 //!
-//! `receive` takes in the client's bytes, `send` makes ours; here are the state and what those may do who serve calls.
-//! Must not know IO, tasks or clocks: [`Core::urgency`] says whether something is to be written, and how soon.
+//! `receive` takes in the client's bytes, `fields` and `control` do what they say, `send` makes ours; here are the
+//! state and what those may do who serve calls. Must not know IO, tasks or clocks: [`Core::urgency`] says whether
+//! something is to be written, and how soon.
 
+mod control;
+mod fields;
 mod receive;
 mod send;
 #[cfg(test)]
@@ -19,15 +22,11 @@ use crate::hpack;
 use crate::output::Output;
 use crate::streams::{Ends, Sending, Stream, Streams};
 use crate::{Error, Payload};
-use receive::{HeaderBlock, Place};
+use fields::HeaderBlock;
+use receive::Place;
 
 /// Control frames that wait to be written; beyond it nothing is read (floods of PING and SETTINGS).
 const CONTROL_BYTES_MAX: usize = 16 * 1024;
-/// Frames in a row that bring nothing: empty DATA, PRIORITY, unknown ones, small windows.
-const USELESS_FRAMES_MAX: u32 = 10_000;
-/// How often a client may change the windows of all its streams, which costs time for each.
-const WINDOW_CHANGES_MAX: u32 = 1024;
-
 /// How much a client may make us keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

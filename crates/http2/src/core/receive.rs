@@ -1,25 +1,18 @@
-//! The client's bytes taken in: frames cut out of them, and what each of them does.
+//! The client's bytes taken in: frames cut out of them, and payload passed on as it comes. Of any other frame what has
+//! come is kept until it is whole.
 //!
-//! Payload is passed on as it comes; of any other frame what has come is kept until it is whole. Must not know who
-//! serves calls.
+//! Must not know what those do: `fields` has those that begin calls, `control` the others.
 
 use std::borrow::Cow;
 
-use super::{Core, Pong, USELESS_FRAMES_MAX, Urgency, WINDOW_CHANGES_MAX};
-use crate::flow::{ReceiveWindow, SendWindow, WINDOW_BYTES_MAX};
-use crate::frame::{
-    FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, FrameHead, HEAD_BYTES, PREFACE, Reason, flag, kind,
-    setting,
-};
-use crate::head::{Reading, Wrong};
-use crate::streams::{Ends, Stream};
+use super::Core;
+use super::fields::HEADERS_EXTRA_BYTES;
+use crate::frame::{FRAME_BYTES_DEFAULT, FrameHead, HEAD_BYTES, PREFACE, Reason, flag, kind};
+use crate::streams::Ends;
 use crate::{Error, Payload};
 
-/// Frames that one list of header fields may come in.
-const CONTINUATIONS_MAX: u32 = 32;
-/// What padding and priority add to a frame of header fields.
-const HEADERS_EXTRA_BYTES: u32 = 1 + 5 + 255;
-const PRIORITY_BYTES: usize = 5;
+/// Frames in a row that bring nothing: empty DATA, PRIORITY, unknown ones, small windows.
+pub(super) const USELESS_FRAMES_MAX: u32 = 10_000;
 
 /// What the next bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,17 +40,6 @@ pub(super) struct Data {
     ends: bool,
 }
 
-/// Header fields that go on in another frame.
-#[derive(Debug)]
-pub(super) struct HeaderBlock {
-    stream: u32,
-    ends: bool,
-    /// Its priority depends on itself.
-    circular: bool,
-    frames: u32,
-    bytes: Vec<u8>,
-}
-
 impl Default for Place {
     fn default() -> Self {
         Self::Preface(0)
@@ -65,16 +47,16 @@ impl Default for Place {
 }
 
 /// The client has broken the protocol.
-struct Broken(Reason, &'static str);
+pub(super) struct Broken(Reason, &'static str);
 
 /// What to do with a stream's frame.
-type Done = Result<(), Broken>;
+pub(super) type Done = Result<(), Broken>;
 
-fn broken<T>(reason: Reason, why: &'static str) -> Result<T, Broken> {
+pub(super) fn broken<T>(reason: Reason, why: &'static str) -> Result<T, Broken> {
     Err(Broken(reason, why))
 }
 
-fn protocol<T>(why: &'static str) -> Result<T, Broken> {
+pub(super) fn protocol<T>(why: &'static str) -> Result<T, Broken> {
     broken(Reason::PROTOCOL_ERROR, why)
 }
 
@@ -190,7 +172,7 @@ impl<P: Payload, E: Ends> Core<P, E> {
     }
 
     /// Counts what brings nothing.
-    fn useless(&mut self) -> Done {
+    pub(super) fn useless(&mut self) -> Done {
         self.useless += 1;
         if self.useless > USELESS_FRAMES_MAX {
             return broken(Reason::ENHANCE_YOUR_CALM, "too many frames that bring nothing");
@@ -199,12 +181,12 @@ impl<P: Payload, E: Ends> Core<P, E> {
     }
 
     /// Whether a stream never was.
-    fn is_idle(&self, id: u32) -> bool {
+    pub(super) fn is_idle(&self, id: u32) -> bool {
         id > self.last || id.is_multiple_of(2)
     }
 
     /// A stream's own mistake.
-    fn refuse(&mut self, id: u32, reason: Reason) {
+    pub(super) fn refuse(&mut self, id: u32, reason: Reason) {
         if self.streams.contains_key(&id) {
             self.reset(id, reason);
         } else {
@@ -301,7 +283,7 @@ impl<P: Payload, E: Ends> Core<P, E> {
     }
 
     /// Nothing more comes of a stream.
-    fn end(&mut self, id: u32) {
+    pub(super) fn end(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.receiving && stream.length_left.is_some_and(|left| left > 0) {
             return self.refuse(id, Reason::PROTOCOL_ERROR);
@@ -310,289 +292,6 @@ impl<P: Payload, E: Ends> Core<P, E> {
         stream.ends.readable();
         stream.ends.writable();
         self.settle(id);
-    }
-
-    fn headers(&mut self, head: FrameHead, payload: &[u8]) -> Done {
-        if head.stream.is_multiple_of(2) {
-            return protocol("a client's stream has an odd number");
-        }
-        let mut fragment = payload;
-        if head.has(flag::PADDED) {
-            let Some((padding, rest)) = fragment.split_first() else {
-                return broken(Reason::FRAME_SIZE_ERROR, "padding without a length");
-            };
-            let Some(end) = rest.len().checked_sub(usize::from(*padding)) else {
-                return protocol("padding longer than its frame");
-            };
-            fragment = rest.get(..end).unwrap_or(&[]);
-        }
-        let mut circular = false;
-        if head.has(flag::PRIORITY) {
-            let Some((priority, rest)) = fragment.split_at_checked(PRIORITY_BYTES) else {
-                return broken(Reason::FRAME_SIZE_ERROR, "half a priority");
-            };
-            (circular, fragment) = (number(priority) & WINDOW_BYTES_MAX == head.stream, rest);
-        }
-        let ends = head.has(flag::END_STREAM);
-        let mut block =
-            HeaderBlock { stream: head.stream, ends, circular, frames: 1, bytes: Vec::new() };
-        if head.has(flag::END_HEADERS) {
-            return self.fields_of(&block, fragment);
-        }
-        block.bytes = fragment.to_vec();
-        self.block = Some(Box::new(block));
-        Ok(())
-    }
-
-    fn continuation(&mut self, head: FrameHead, payload: &[u8]) -> Done {
-        let Some(mut block) = self.block.take() else { return protocol("nothing to be continued") };
-        block.frames += 1;
-        let whole = block.bytes.len() + payload.len();
-        if block.frames > CONTINUATIONS_MAX || whole > self.limits.header_bytes_max as usize {
-            return broken(Reason::ENHANCE_YOUR_CALM, "header fields without end");
-        }
-        block.bytes.extend_from_slice(payload);
-        if head.has(flag::END_HEADERS) {
-            let bytes = std::mem::take(&mut block.bytes);
-            return self.fields_of(&block, &bytes);
-        }
-        self.block = Some(block);
-        Ok(())
-    }
-
-    /// A whole block of header fields: a request, or what follows one. It is read in any case, since others may refer
-    /// to it.
-    fn fields_of(&mut self, block: &HeaderBlock, bytes: &[u8]) -> Done {
-        let id = block.stream;
-        let trailers = id <= self.last;
-        let mut reading = Reading::new(trailers, self.limits.header_bytes_max as usize);
-        if self.fields.decode(bytes, &mut |name, value| reading.take(name, value)).is_err() {
-            return broken(Reason::COMPRESSION_ERROR, "header fields cannot be read");
-        }
-        if trailers {
-            return self.trailers(block, reading);
-        }
-        self.last = id;
-        self.useless = 0;
-        if self.going_away {
-            return Ok(());
-        }
-        if self.streams.len() >= self.limits.streams_max as usize {
-            self.put_reset(id, Reason::REFUSED_STREAM);
-            return Ok(());
-        }
-        let (head, length) = match reading.finish() {
-            Ok((_, Some(1..))) if block.ends => return self.malformed(id, Wrong::Malformed),
-            Ok(_) if block.circular => return self.malformed(id, Wrong::Malformed),
-            Ok(read) => read,
-            Err(wrong) => return self.malformed(id, wrong),
-        };
-        let window = ReceiveWindow::new(self.limits.stream_window_bytes);
-        let mut stream = Stream::new(window, SendWindow::new(self.peer.window_bytes));
-        stream.length_left = length;
-        stream.receiving = !block.ends;
-        self.streams.insert(id, Box::new(stream));
-        self.calls.push_back((id, head));
-        Ok(())
-    }
-
-    fn malformed(&mut self, id: u32, wrong: Wrong) -> Done {
-        let reason = match wrong {
-            Wrong::Malformed => Reason::PROTOCOL_ERROR,
-            Wrong::TooLong => Reason::ENHANCE_YOUR_CALM,
-        };
-        self.refuse(id, reason);
-        Ok(())
-    }
-
-    fn trailers(&mut self, block: &HeaderBlock, reading: Reading) -> Done {
-        let id = block.stream;
-        let Some(stream) = self.streams.get_mut(&id) else {
-            if self.remembered.contains(&id) {
-                return self.useless();
-            }
-            return broken(Reason::STREAM_CLOSED, "header fields of a stream that is over");
-        };
-        match stream.error {
-            Some(Error::Reset(_)) => {
-                self.put_reset(id, Reason::STREAM_CLOSED);
-                return self.useless();
-            }
-            Some(_) => return self.useless(),
-            None if !stream.receiving => {
-                self.refuse(id, Reason::STREAM_CLOSED);
-                return Ok(());
-            }
-            None => {}
-        }
-        match reading.finish() {
-            Ok((head, _)) if block.ends && !block.circular => {
-                stream.trailers = stream.is_read.then(|| Box::new(head));
-                self.end(id);
-            }
-            Ok(_) => self.refuse(id, Reason::PROTOCOL_ERROR),
-            Err(wrong) => return self.malformed(id, wrong),
-        }
-        Ok(())
-    }
-
-    /// Who should go first is ours to say; only what makes no sense has an effect.
-    fn priority(&mut self, head: FrameHead, payload: &[u8]) -> Done {
-        if head.stream == 0 {
-            return protocol("a priority of no stream");
-        }
-        if payload.len() != PRIORITY_BYTES {
-            self.refuse(head.stream, Reason::FRAME_SIZE_ERROR);
-        } else if number(payload) & WINDOW_BYTES_MAX == head.stream {
-            self.refuse(head.stream, Reason::PROTOCOL_ERROR);
-        }
-        self.useless()
-    }
-
-    fn reset_by_client(&mut self, head: FrameHead, payload: &[u8]) -> Done {
-        if self.is_idle(head.stream) {
-            return protocol("a reset of no stream");
-        }
-        if payload.len() != 4 {
-            return broken(Reason::FRAME_SIZE_ERROR, "a reset of another length");
-        }
-        let Some(stream) = self.streams.get_mut(&head.stream) else { return self.useless() };
-        if stream.error.is_some() {
-            return self.useless();
-        }
-        self.fail_stream(head.stream, Error::Reset(Reason::new(number(payload))));
-        Ok(())
-    }
-
-    fn settings(&mut self, head: FrameHead, payload: &[u8]) -> Done {
-        if head.stream != 0 {
-            return protocol("settings of a stream");
-        }
-        if !payload.len().is_multiple_of(6) || head.has(flag::ACK) && !payload.is_empty() {
-            return broken(Reason::FRAME_SIZE_ERROR, "settings of another length");
-        }
-        if head.has(flag::ACK) {
-            self.fields.limit(self.limits.header_table_bytes as usize);
-            return self.useless();
-        }
-        for one in payload.chunks_exact(6) {
-            if let [n0, n1, value @ ..] = one {
-                self.set(u16::from_be_bytes([*n0, *n1]), number(value))?;
-            }
-        }
-        self.put_settings_ack();
-        Ok(())
-    }
-
-    fn set(&mut self, name: u16, value: u32) -> Done {
-        match name {
-            setting::INITIAL_WINDOW_SIZE if value > WINDOW_BYTES_MAX => {
-                broken(Reason::FLOW_CONTROL_ERROR, "a window is too large")
-            }
-            setting::INITIAL_WINDOW_SIZE => self.change_windows(value),
-            setting::MAX_FRAME_SIZE => {
-                if !(FRAME_BYTES_DEFAULT..=FRAME_BYTES_MAX).contains(&value) {
-                    return protocol("a frame's length is not allowed");
-                }
-                self.peer.frame_bytes_max = value;
-                Ok(())
-            }
-            setting::ENABLE_PUSH if value > 1 => protocol("push is on or off"),
-            // What concerns what we send that way: nothing is pushed, and no field is to be remembered.
-            _ => Ok(()),
-        }
-    }
-
-    /// Section 6.9.2.
-    fn change_windows(&mut self, to: u32) -> Done {
-        let by = i64::from(to) - i64::from(self.peer.window_bytes);
-        if by == 0 {
-            return Ok(());
-        }
-        self.peer.window_changes += 1;
-        if self.peer.window_changes > WINDOW_CHANGES_MAX {
-            return broken(Reason::ENHANCE_YOUR_CALM, "windows change all the time");
-        }
-        self.peer.window_bytes = to;
-        let mut open = Vec::new();
-        for (id, stream) in &mut self.streams {
-            if stream.send_window.grow(by).is_err() {
-                return broken(Reason::FLOW_CONTROL_ERROR, "a window is too large");
-            }
-            if by > 0 {
-                open.push(*id);
-            }
-        }
-        open.into_iter().for_each(|id| self.window_opened(id));
-        Ok(())
-    }
-
-    /// A stream's window has grown.
-    fn window_opened(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        stream.ends.writable();
-        if stream.queued > 0 {
-            self.enter_round(id);
-        }
-    }
-
-    fn ping(&mut self, head: FrameHead, payload: &[u8]) -> Done {
-        if head.stream != 0 {
-            return protocol("a ping of a stream");
-        }
-        let Ok(opaque) = <[u8; 8]>::try_from(payload) else {
-            return broken(Reason::FRAME_SIZE_ERROR, "a ping of another length");
-        };
-        if !head.has(flag::ACK) {
-            self.put_pong(opaque);
-        } else if self.pong == Pong::Asked {
-            self.pong = Pong::Answered;
-        } else {
-            return self.useless();
-        }
-        Ok(())
-    }
-
-    fn goaway(&mut self, head: FrameHead, payload: &[u8]) -> Done {
-        if head.stream != 0 {
-            return protocol("a goodbye of a stream");
-        }
-        if payload.len() < 8 {
-            return broken(Reason::FRAME_SIZE_ERROR, "a goodbye of another length");
-        }
-        self.peer.leaves = true;
-        self.useless()
-    }
-
-    fn window_update(&mut self, head: FrameHead, payload: &[u8]) -> Done {
-        let id = head.stream;
-        if id != 0 && self.is_idle(id) {
-            return protocol("a window of no stream");
-        }
-        if payload.len() != 4 {
-            return broken(Reason::FRAME_SIZE_ERROR, "a window of another length");
-        }
-        let by = i64::from(number(payload) & WINDOW_BYTES_MAX);
-        if id == 0 {
-            if by == 0 {
-                return protocol("a window that does not grow");
-            }
-            if self.send_window.grow(by).is_err() {
-                return broken(Reason::FLOW_CONTROL_ERROR, "a window is too large");
-            }
-            if !self.stalled.is_empty() {
-                self.want(Urgency::Now);
-            }
-        } else if let Some(stream) = self.streams.get_mut(&id) {
-            if by == 0 {
-                self.refuse(id, Reason::PROTOCOL_ERROR);
-            } else if stream.send_window.grow(by).is_err() {
-                self.refuse(id, Reason::FLOW_CONTROL_ERROR);
-            } else {
-                self.window_opened(id);
-            }
-        }
-        self.useless()
     }
 }
 
@@ -609,6 +308,6 @@ fn whole<'a>(partial: &mut Vec<u8>, input: &mut &'a [u8], wanted: usize) -> Opti
 }
 
 /// The first four bytes as a number.
-fn number(bytes: &[u8]) -> u32 {
+pub(super) fn number(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |four| u32::from_be_bytes(*four))
 }

@@ -4,6 +4,7 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use super::receive::USELESS_FRAMES_MAX;
 use super::*;
 use crate::Block;
 use crate::frame::{FrameHead, HEAD_BYTES, PREFACE, flag, kind, put, setting};
