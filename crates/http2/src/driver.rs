@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::core::{Core, Limits, Urgency};
 use crate::ends::{Answer, Body, Pings};
@@ -254,14 +254,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Payload> Connection<S, P> {
 
     /// Begins to wait, unless that has begun already; whether it was long enough.
     fn hold(&mut self, urgency: Urgency, cx: &mut Context<'_>) -> bool {
-        let hold = match &mut self.hold {
+        let wait = if urgency == Urgency::Later { HEAD_HOLD } else { ACK_HOLD };
+        let (_, sleep) = match &mut self.hold {
             Some((known, _)) if *known >= urgency => return false,
-            other => {
-                let hold = if urgency == Urgency::Later { HEAD_HOLD } else { ACK_HOLD };
-                other.insert((urgency, Box::pin(tokio::time::sleep(hold))))
+            Some(hold) => {
+                hold.0 = urgency;
+                hold.1.as_mut().reset(Instant::now() + wait);
+                hold
             }
+            none => none.insert((urgency, Box::pin(tokio::time::sleep(wait)))),
         };
-        hold.1.as_mut().poll(cx).is_ready()
+        sleep.as_mut().poll(cx).is_ready()
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -290,5 +293,113 @@ impl<S, P: Payload> Drop for Connection<S, P> {
         let state = &mut *self.shared.borrow_mut();
         state.core.fail(Error::Closed);
         wake(&mut state.asker);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Block;
+    use crate::frame::Reason;
+    use crate::simulation::LIMITS;
+    use bytes::Bytes;
+    use tokio::io::DuplexStream;
+    use tokio::task::LocalSet;
+
+    type Client = h2::client::SendRequest<Bytes>;
+    type Tested = Connection<DuplexStream, Bytes>;
+
+    /// A connection and its client, on a clock of their own.
+    fn with_client<F: Future<Output = ()>>(test: impl FnOnce(Tested, Client) -> F) {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let (near, far) = tokio::io::duplex(10_000);
+            let handshake = h2::client::handshake(near);
+            let (client, connection) = handshake.await.unwrap();
+            drop(net::task::spawn_local("client", async move { drop(connection.await) }));
+            let mut served = Connection::new(far, LIMITS);
+            served.ready().await.unwrap();
+            let all = tokio::time::timeout(Duration::from_secs(60), test(served, client));
+            all.await.expect("it ends");
+        });
+    }
+
+    fn request() -> http::Request<()> {
+        http::Request::post("http://localhost/").body(()).unwrap()
+    }
+
+    #[test]
+    fn a_client_that_waits_for_the_head_gets_it() {
+        with_client(|mut served, mut client| async move {
+            let (answer, _out) = client.send_request(request(), false).unwrap();
+            let mut call = served.accept().await.unwrap().unwrap();
+            call.answer.send_head(Block::answer(204), false).unwrap();
+            let begun = Instant::now();
+            tokio::select! {
+                answer = answer => assert_eq!(answer.unwrap().status(), 204),
+                _ = served.accept() => panic!("there is no other call"),
+            }
+            assert!((HEAD_HOLD..HEAD_HOLD * 2).contains(&begun.elapsed()));
+        });
+    }
+
+    #[test]
+    fn what_outlives_its_connection_is_over() {
+        with_client(|mut served, mut client| async move {
+            let _call = client.send_request(request(), false).unwrap();
+            let mut call = served.accept().await.unwrap().unwrap();
+            call.answer.send_head(Block::answer(200), false).unwrap();
+            let mut pings = served.pings();
+            drop(served);
+            let read = poll_fn(|cx| call.body.poll_data(cx)).await;
+            assert_eq!(read, Some(Err(Error::Closed)));
+            assert_eq!(poll_fn(|cx| call.answer.poll_over(cx)).await, Error::Closed);
+            assert_eq!(call.answer.send_data(Bytes::new()), Err(Error::Closed));
+            assert_eq!(pings.ping().await, Err(Error::Closed));
+            call.answer.reset(Reason::CANCEL);
+        });
+    }
+
+    #[test]
+    fn a_client_is_asked_whether_it_lives() {
+        with_client(|mut served, client| async move {
+            let mut pings = served.pings();
+            for _ in 0..3 {
+                tokio::select! {
+                    answer = pings.ping() => assert_eq!(answer, Ok(())),
+                    _ = served.accept() => panic!("there is no call"),
+                }
+            }
+            let (ended, ()) = tokio::join!(served.accept(), async {
+                drop(client);
+                // The first may be answered before the client has left.
+                while pings.ping().await.is_ok() {}
+            });
+            assert!(ended.is_none_or(|end| end.is_err()));
+        });
+    }
+
+    #[test]
+    fn a_connection_that_is_shut_down_ends_with_its_last_call() {
+        with_client(|mut served, client| async move {
+            let mut client = client.ready().await.unwrap();
+            let (answer, mut out) = client.send_request(request(), false).unwrap();
+            let mut call = served.accept().await.unwrap().unwrap();
+            served.shut_down();
+            let serve = async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                call.answer.send_head(Block::answer(200), false).unwrap();
+                call.answer.send_end(None).unwrap();
+                drop(call);
+            };
+            let ask = async {
+                assert_eq!(answer.await.unwrap().status(), 200);
+                let _ = out.send_data(Bytes::new(), true);
+                assert!(client.ready().await.is_err(), "no further call");
+            };
+            let (ended, (), ()) = tokio::join!(served.accept(), serve, ask);
+            assert!(ended.is_none());
+        });
     }
 }

@@ -136,6 +136,7 @@ impl FrameHead {
 /// Adds a frame.
 pub(crate) fn put(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     let head = FrameHead { length: payload.len() as u32, kind, flags, stream };
+    out.reserve(HEAD_BYTES + payload.len());
     out.extend_from_slice(&head.written());
     out.extend_from_slice(payload);
 }

@@ -8,6 +8,10 @@ use crate::hpack::{put_field, put_status};
 /// What a field counts beside its bytes (section 6.5.2).
 const FIELD_OVERHEAD_BYTES: usize = 32;
 
+/// What most requests of gRPC need.
+const USUAL_BYTES: usize = 256;
+const USUAL_FIELDS: usize = 10;
+
 /// A list of fields in their order. The first of a request are the pseudo fields, such as `:path`.
 #[derive(Debug, Clone, Default)]
 pub struct Head {
@@ -72,7 +76,10 @@ const OF_A_CONNECTION: [&[u8]; 5] =
 impl Reading {
     pub(crate) fn new(trailers: bool, bytes_max: usize) -> Self {
         Self {
-            head: Head::default(),
+            head: Head {
+                bytes: Vec::with_capacity(USUAL_BYTES),
+                places: Vec::with_capacity(USUAL_FIELDS),
+            },
             wrong: None,
             bytes_left: bytes_max,
             trailers,

@@ -9,6 +9,9 @@ use super::{Malformed, huffman};
 /// The dynamic table before anything was agreed upon (RFC 9113 section 6.5.2).
 pub(crate) const TABLE_BYTES_MAX: usize = 4096;
 
+/// Most names and values are shorter.
+const SCRATCH_BYTES: usize = 64;
+
 /// Reads the blocks of one connection, each whole.
 #[derive(Debug)]
 pub struct Decoder {
@@ -46,7 +49,8 @@ impl Decoder {
         field: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<(), Malformed> {
         let mut input = Input(block);
-        let (mut name, mut value) = (Vec::new(), Vec::new());
+        let (mut name, mut value) =
+            (Vec::with_capacity(SCRATCH_BYTES), Vec::with_capacity(SCRATCH_BYTES));
         let mut begun = false;
         while let Some(first) = input.0.first().copied() {
             match first {
