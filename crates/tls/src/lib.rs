@@ -29,6 +29,7 @@ mod spiffe;
 mod stream;
 mod suites;
 mod termination;
+mod verified;
 mod verify;
 mod verify_client;
 

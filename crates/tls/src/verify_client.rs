@@ -12,6 +12,7 @@ use rustls::{CertificateError, DistinguishedName, Error, RootCertStore};
 use crate::leaf::{Leaf, Validity};
 use crate::provider;
 use crate::signatures::verified_as_usual;
+use crate::verified::Verified;
 
 /// A certificate is accepted that one of the authorities has issued, or that is itself one of those given:
 /// as a self-signed one made to be an authority is, which a strict path builder refuses as a client's own.
@@ -26,12 +27,14 @@ pub(crate) fn against(
     let provider: Arc<CryptoProvider> = provider::provider();
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let builder = if optional { builder.allow_unauthenticated() } else { builder };
-    Ok(Arc::new(Trusting { authorities: builder.build()?, given }))
+    Ok(Arc::new(Trusting { authorities: builder.build()?, verified: Verified::default(), given }))
 }
 
 #[derive(Debug)]
 struct Trusting {
     authorities: Arc<dyn ClientCertVerifier>,
+    /// By the authorities.
+    verified: Verified,
     given: Vec<CertificateDer<'static>>,
 }
 
@@ -55,7 +58,11 @@ impl ClientCertVerifier for Trusting {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         if !self.given.iter().any(|given| given == end_entity) {
-            return self.authorities.verify_client_cert(end_entity, intermediates, now);
+            if !self.verified.has(end_entity, intermediates, now) {
+                self.authorities.verify_client_cert(end_entity, intermediates, now)?;
+                self.verified.remember(end_entity, intermediates, now);
+            }
+            return Ok(ClientCertVerified::assertion());
         }
         let leaf = Leaf::parse(end_entity).ok_or(CertificateError::BadEncoding)?;
         match leaf.validity(SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs())) {
