@@ -54,6 +54,16 @@ fn pattern(of: usize, from: usize, count: usize) -> Bytes {
     (from..from + count).map(|at| ((at + of * 31) % 251) as u8).collect()
 }
 
+/// A field's value: nothing, or of any length, of letters that are common in it and of others.
+fn text(chance: &Chance) -> String {
+    let count = below(chance, 300) >> below(chance, 8);
+    let letter = |_| match below(chance, 3) {
+        0 => char::from(b'!' + below(chance, 94) as u8),
+        _ => char::from(b'a' + below(chance, 26) as u8),
+    };
+    (0..count).map(letter).collect()
+}
+
 /// Carries bytes one way in pieces of any size, with pauses.
 async fn carry(
     mut from: tokio::io::ReadHalf<DuplexStream>,
@@ -94,7 +104,11 @@ async fn answer(call: Call<Bytes>, chance: Chance) {
         chance.give_up();
         return out.reset(Reason::CANCEL);
     }
-    if out.send_head(Block::answer(200).field("x-of", b"1"), false).is_err() {
+    let said = head.get("x-said").unwrap();
+    let name = format!("x-said-{}", of % 4);
+    assert_eq!(head.get(&name), Some(said));
+    let answer = Block::answer(200).field("x-heard", said).field(&name, said);
+    if out.send_head(answer, false).is_err() {
         return;
     }
     if below(&chance, 2) == 0 {
@@ -162,7 +176,11 @@ async fn serve(io: DuplexStream, chance: Chance, bounds: Limits) {
 async fn ask(mut client: h2::client::SendRequest<Bytes>, of: usize, chance: Chance) -> bool {
     let bytes = below(&chance, BYTES_MAX) >> below(&chance, 12);
     let more = below(&chance, BYTES_MAX) >> below(&chance, 12);
+    let said = text(&chance);
+    let name = format!("x-said-{}", of % 4);
     let request = http::Request::post("http://localhost/echo")
+        .header("x-said", &said)
+        .header(&name, &said)
         .header("x-stream", of)
         .header("x-more", more)
         .body(())
@@ -201,7 +219,8 @@ async fn ask(mut client: h2::client::SendRequest<Bytes>, of: usize, chance: Chan
     });
     let read = async {
         let answer = answer.await.ok()?;
-        assert!(answer.status() == 200 && answer.headers()["x-of"] == "1");
+        let (status, fields) = (answer.status(), answer.headers());
+        assert!(status == 200 && fields["x-heard"] == said && fields[&name] == said);
         let mut body = answer.into_body();
         let mut at = 0;
         while let Some(piece) = body.data().await {

@@ -399,3 +399,58 @@ fn a_call_whose_authority_is_the_sockets_path_is_served() {
     answered.sort_unstable();
     assert_eq!(answered, [1, 3]);
 }
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream][..], payload].concat()
+}
+
+/// Sends a beginning, and then the same again and again until the server has had enough; its reason.
+fn flooded(tunnel: &Tunnel, begin: &[u8], again: &[u8]) -> Option<u32> {
+    const FLOOD_BYTES_MAX: usize = 4 * 1024 * 1024;
+    let mut stream = tunnel.socket();
+    let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[])[..], begin].concat();
+    stream.write_all(&hello).unwrap();
+    let many = again.repeat(1000);
+    for _ in 0..FLOOD_BYTES_MAX / many.len() {
+        if stream.write_all(&many).is_err() {
+            break;
+        }
+    }
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).ok()?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        stream.read_exact(&mut payload).ok()?;
+        if head[3] == 7 {
+            return Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+        }
+    }
+}
+
+#[test]
+fn a_client_that_floods_loses_its_connection_alone() {
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    let (tunnel, _agent) = Tunnel::with_agent("grpc", &[]);
+    let to = echo();
+    let path = b"/ProxyService/Proxy";
+    let call = [&[0x83, 0x86, 0x44, path.len() as u8][..], path].concat();
+    let opened = frame(1, 4, 1, &call);
+    let floods = [
+        (opened.clone(), frame(0, 0, 1, &[])),
+        (frame(1, 0, 1, &call), frame(9, 0, 1, &[])),
+        (opened.clone(), frame(2, 0, 1, &[0; 5])),
+        (opened, frame(8, 0, 1, &[0, 0, 0, 1])),
+    ];
+    run(async {
+        let client = Client::new(&tunnel).await;
+        let (mut good, connection) = client.connected(to).await;
+        for (begin, again) in floods {
+            assert_eq!(flooded(&tunnel, &begin, &again), Some(ENHANCE_YOUR_CALM), "{again:?}");
+            good.send(&Packet::Data { connection, bytes: Bytes::from_static(b"x") });
+            assert_eq!(good.payload(connection, 1).await, b"x");
+        }
+    });
+    assert!(tunnel.server.wait_log("header fields without end"));
+}
