@@ -247,8 +247,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Payload> Connection<S, P> {
             Some(Urgency::Now) => true,
             Some(urgency) => full || waited || self.hold(urgency, cx),
         };
-        if due && let Poll::Ready(Err(error)) = self.poll_write(cx) {
-            self.shared.borrow_mut().core.fail(Error::Io(error.kind()));
+        if due {
+            match self.poll_write(cx) {
+                // Nobody need be woken for what has gone with the rest.
+                Poll::Ready(Ok(())) => self.hold = None,
+                Poll::Ready(Err(error)) => {
+                    self.shared.borrow_mut().core.fail(Error::Io(error.kind()));
+                }
+                Poll::Pending => {}
+            }
         }
     }
 
