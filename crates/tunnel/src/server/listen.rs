@@ -257,11 +257,10 @@ fn start_client(hub: &Arc<Hub>, mut call: Call<Message>) {
         let message = format!("unknown method {}", String::from_utf8_lossy(call.head.path()));
         return grpc::refuse_client(&mut call.answer, grpc::UNIMPLEMENTED, &message);
     }
-    let hub = hub.clone();
-    spawn("client", async move {
-        let _open = hub.stats.proxy_streams.count();
-        proxy::serve(hub.clone(), call).await;
-    });
+    if let Some(client) = proxy::begin(hub.clone(), call) {
+        // An idle one holds as much as its task does.
+        spawn("client", client.serve());
+    }
 }
 
 fn unanswered(port: Port) {

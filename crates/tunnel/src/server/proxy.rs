@@ -31,28 +31,11 @@ struct Asked {
     dial: i64,
 }
 
-/// Serves one call of a client until it ends. Dropped, its connection is closed.
-pub(super) async fn serve(hub: Arc<Hub>, call: Call<Message>) {
-    let Some(mut client) = begin(hub, call) else { return };
-    match client.run().await {
-        Ok(()) => {
-            let _ = client.out.stream().send_end(Some(grpc::client_end(grpc::OK, "")));
-            let gone = poll_fn(|cx| client.out.poll_gone(cx));
-            let _ = tokio::time::timeout(GOODBYE, gone).await;
-        }
-        Err(error) => {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "a client's stream has ended"
-            );
-            let trailers = grpc::client_end(grpc::UNKNOWN, &error.to_string());
-            let _ = client.out.stream().send_end(Some(trailers));
-        }
-    }
-}
-
-/// Begins the answer; `None` where the client has gone.
-fn begin(hub: Arc<Hub>, Call { head, body, mut answer }: Call<Message>) -> Option<Client> {
+/// Begins the answer to a call; `None` where the client has gone.
+pub(super) fn begin(
+    hub: Arc<Hub>,
+    Call { head, body, mut answer }: Call<Message>,
+) -> Option<Client> {
     let ours = head.get(FEATURES_FIELD) == Some(FEATURES.as_bytes());
     let mut head = grpc::client_head();
     if ours {
@@ -67,7 +50,8 @@ fn begin(hub: Arc<Hub>, Call { head, body, mut answer }: Call<Message>) -> Optio
     Some(Client { hub, packets, out, ours })
 }
 
-struct Client {
+/// One call of a client.
+pub(super) struct Client {
     hub: Arc<Hub>,
     packets: Packets,
     out: PayloadSender<Answer<Message>>,
@@ -78,6 +62,27 @@ struct Client {
 type Packets = PacketReader<Body<Message>>;
 
 impl Client {
+    /// Serves it until it ends. Dropped, its connection is closed.
+    pub(super) async fn serve(mut self) {
+        let hub = self.hub.clone();
+        let _open = hub.stats.proxy_streams.count();
+        match self.run().await {
+            Ok(()) => {
+                let _ = self.out.stream().send_end(Some(grpc::client_end(grpc::OK, "")));
+                let gone = poll_fn(|cx| self.out.poll_gone(cx));
+                let _ = tokio::time::timeout(GOODBYE, gone).await;
+            }
+            Err(error) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a client's stream has ended"
+                );
+                let trailers = grpc::client_end(grpc::UNKNOWN, &error.to_string());
+                let _ = self.out.stream().send_end(Some(trailers));
+            }
+        }
+    }
+
     async fn run(&mut self) -> Result<(), StreamError> {
         let Some(asked) = self.asked().await? else { return Ok(()) };
         let dial = asked.dial;
