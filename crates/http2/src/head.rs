@@ -116,7 +116,9 @@ impl Reading {
         }
         self.regular = true;
         if name == b"content-length" {
-            let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+            let digits = value.iter().all(u8::is_ascii_digit);
+            let text = std::str::from_utf8(value).ok().filter(|_| digits);
+            let number = text.and_then(|text| text.parse().ok());
             if number.is_none() || self.content_length.is_some_and(|known| number != Some(known)) {
                 return false;
             }
@@ -248,6 +250,8 @@ mod tests {
             ("upgrade", "x"),
             ("te", "gzip"),
             ("content-length", "x"),
+            ("content-length", "+1"),
+            ("content-length", ""),
         ] {
             let fields = [METHOD, SCHEME, PATH, bad];
             assert_eq!(read(false, &fields).unwrap_err(), Wrong::Malformed, "{bad:?}");

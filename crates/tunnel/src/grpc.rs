@@ -250,3 +250,26 @@ impl<S: Outgoing> PayloadSender<S> {
         self.stream.poll_gone(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_a_clients_call_has_a_name() {
+        use ::http2::Error;
+        let cases = [
+            (Error::Reset(::http2::Reason::CANCEL), "Canceled"),
+            (Error::Reset(::http2::Reason::REFUSED_STREAM), "Unavailable"),
+            (Error::Reset(::http2::Reason::INTERNAL_ERROR), "Internal"),
+            (Error::Closed, "Unavailable"),
+            (Error::Io(std::io::ErrorKind::ConnectionReset), "Unavailable"),
+            (Error::Order, "Unavailable"),
+            (Error::Broken(::http2::Reason::PROTOCOL_ERROR, "why"), "Internal"),
+            (Error::Refused(::http2::Reason::PROTOCOL_ERROR), "Internal"),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(StreamError::from(error).code(), expected, "{error:?}");
+        }
+    }
+}

@@ -240,7 +240,7 @@ fn an_agent_with_several_carriers_uses_them_all_and_mends_one_that_breaks() {
 #[test]
 fn an_agent_without_extensions_has_one_carrier() {
     let (server, agent) = Tunnel::with_agent("http-connect", &["--carriers=3", "--no-extensions"]);
-    assert_eq!(agent.metric(OPEN), 1.0);
+    assert!(wait_until(WITHIN, || agent.metric(OPEN) == 1.0));
     let streams = "konnectivity_network_proxy_server_ready_backend_connections";
     assert!(wait_until(WITHIN, || server.metric(streams) == 1.0));
     // Further ones would be tried at once.

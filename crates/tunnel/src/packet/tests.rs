@@ -97,6 +97,23 @@ fn a_message_is_the_same_in_one_piece_and_in_slices() {
     }
 }
 
+#[test]
+fn a_message_that_is_cut_anywhere_is_the_same() {
+    use http2::Payload;
+    let packets =
+        [Packet::Data { connection: 77, bytes: b"some payload"[..].into() }, Packet::Drain];
+    for packet in packets {
+        let whole = bytes_of(&packet);
+        for cut in 0..=whole.len() {
+            let mut rest = Message::new(&packet);
+            let mut first = rest.split_to(cut);
+            assert_eq!((first.remaining(), rest.remaining()), (cut, whole.len() - cut));
+            let both = [first.copy_to_bytes(cut), rest.copy_to_bytes(whole.len() - cut)].concat();
+            assert_eq!(both, whole, "{cut}");
+        }
+    }
+}
+
 fn message(content: &[u8]) -> Vec<u8> {
     let length = u32::try_from(content.len()).unwrap();
     [&[0][..], &length.to_be_bytes(), content].concat()
