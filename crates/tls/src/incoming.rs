@@ -121,8 +121,8 @@ impl Incoming {
     }
 }
 
-/// How much makes whole records of the payload and of what is kept, where the peer sends full ones: then nothing is left
-/// over.
+/// How much makes whole records of the payload and of what is kept, where the peer sends full ones: then nothing is
+/// left over.
 fn bytes_to_read(payload: usize, kept: usize) -> usize {
     let records = payload.div_ceil(RECORD_PAYLOAD_BYTES_MAX).clamp(1, RECORDS_READ_MAX);
     let least = (kept + READ_BYTES_MIN).div_ceil(RECORD_BYTES);
