@@ -13,7 +13,7 @@ pub fn give_back_code() {
     let said = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
     for mapping in unchanged(&said) {
         // SAFETY: the mapping is of a file, private and not writable, and no page of it is another than the file's: not
-        // even the loader has changed one. So reading it again gives the same. Nobody unmaps what the loader has mapped.
+        // even the loader has changed one. So reading it again gives the same. Nobody unmaps what the loader maps.
         let given =
             unsafe { madvise(mapping.start as *mut _, mapping.len(), Advice::LinuxDontNeed) };
         if let Err(error) = given {

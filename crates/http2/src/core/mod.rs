@@ -27,6 +27,12 @@ use receive::Place;
 
 /// Control frames that wait to be written; beyond it nothing is read (floods of PING and SETTINGS).
 const CONTROL_BYTES_MAX: usize = 16 * 1024;
+/// What all streams may have queued, other than what their windows let out; beyond it each has
+/// [`BEYOND_BYTES_MIN`], so that none waits for others for good.
+const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// See [`QUEUED_BYTES_MAX`].
+const BEYOND_BYTES_MIN: usize = 1024;
+
 /// How much a client may make us keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -36,7 +42,7 @@ pub struct Limits {
     pub connection_window_bytes: u32,
     /// The longest frame that is taken, at least 16 KiB.
     pub frame_bytes_max: u32,
-    /// What one stream may have given to be sent; it can be 16 KiB in any case.
+    /// What one stream may have given to be sent; it can be 16 KiB as long as others have little.
     pub send_buffer_bytes: usize,
     /// Streams at a time.
     pub streams_max: u32,
@@ -311,7 +317,8 @@ impl<P: Payload, E: Ends> Core<P, E> {
         }
     }
 
-    /// How much payload a call may be given now: within the windows, and up to a frame beyond them.
+    /// How much payload a call may be given now: within the windows, and up to a frame beyond them, or less where much is
+    /// queued beyond them already.
     #[must_use]
     pub fn capacity(&self, id: u32) -> usize {
         let Some(stream) = self.streams.get(&id).filter(|stream| stream.error.is_none()) else {
@@ -320,7 +327,11 @@ impl<P: Payload, E: Ends> Core<P, E> {
         let of_others = self.queued - stream.queued;
         let window =
             stream.send_window.bytes().min(self.send_window.bytes().saturating_sub(of_others));
-        let whole = window.min(self.limits.send_buffer_bytes).max(FRAME_BYTES_DEFAULT as usize);
+        let beyond = match self.queued {
+            ..QUEUED_BYTES_MAX => FRAME_BYTES_DEFAULT as usize,
+            _ => BEYOND_BYTES_MIN,
+        };
+        let whole = window.min(self.limits.send_buffer_bytes).max(beyond);
         whole.saturating_sub(stream.queued)
     }
 

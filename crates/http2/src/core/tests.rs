@@ -345,6 +345,26 @@ fn streams_take_turns_and_wait_for_the_connections_window_together() {
     assert_eq!(data(&mut core), [(3, 10_849), (5, 13_609)]);
 }
 
+#[test]
+fn what_waits_for_windows_is_bounded_for_all_streams_together() {
+    let limits = Limits { streams_max: 4096, ..LIMITS };
+    let mut core = open_with(limits, &[(setting::INITIAL_WINDOW_SIZE, 0)]);
+    for id in (1..8192).step_by(2) {
+        core.receive(&request(id, 0));
+        core.accept().unwrap();
+        core.send_head(id, Block::answer(200), false).unwrap();
+        let room = core.capacity(id);
+        // None is left without any.
+        assert!(room >= BEYOND_BYTES_MIN);
+        core.send_data(id, Bytes::from(vec![0; room])).unwrap();
+        assert_eq!(core.capacity(id), 0);
+    }
+    assert!(
+        core.queued <= QUEUED_BYTES_MAX + FRAME_BYTES_DEFAULT as usize + 4096 * BEYOND_BYTES_MIN
+    );
+    core.check();
+}
+
 /// So many requests that are reset at once, none of which anybody has seen.
 #[test]
 fn a_flood_of_resets_ends_the_connection() {
