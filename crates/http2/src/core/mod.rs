@@ -317,8 +317,8 @@ impl<P: Payload, E: Ends> Core<P, E> {
         }
     }
 
-    /// How much payload a call may be given now: within the windows, and up to a frame beyond them, or less where much is
-    /// queued beyond them already.
+    /// How much payload a call may be given now: within the windows, and up to a frame beyond them, or less where much
+    /// is queued beyond them already.
     #[must_use]
     pub fn capacity(&self, id: u32) -> usize {
         let Some(stream) = self.streams.get(&id).filter(|stream| stream.error.is_none()) else {
