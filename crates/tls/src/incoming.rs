@@ -21,6 +21,10 @@ pub(crate) const RECORD_PAYLOAD_BYTES_MAX: usize = 16 * 1024;
 /// The same sealed by TLS 1.3, with a header, the type inside and a tag.
 const RECORD_BYTES: usize = RECORD_PAYLOAD_BYTES_MAX + 22;
 
+/// Full records read at once where a reader has place for less: to keep the second costs less than another call into
+/// the kernel.
+const RECORDS_READ_MIN: usize = 2;
+
 /// Full records read at once, at most.
 const RECORDS_READ_MAX: usize = 4;
 
@@ -91,7 +95,7 @@ impl Incoming {
         arrived
     }
 
-    /// Reads what makes about so much payload, or a record; and how much it is, 0 at the end of the stream.
+    /// Reads what makes about so much payload, or two records; and how much it is, 0 at the end of the stream.
     pub(crate) fn poll_read<S: AsyncRead + Unpin>(
         &self,
         io: &mut S,
@@ -124,7 +128,8 @@ impl Incoming {
 /// How much makes whole records of the payload and of what is kept, where the peer sends full ones: then nothing is
 /// left over.
 fn bytes_to_read(payload: usize, kept: usize) -> usize {
-    let records = payload.div_ceil(RECORD_PAYLOAD_BYTES_MAX).clamp(1, RECORDS_READ_MAX);
+    let records =
+        payload.div_ceil(RECORD_PAYLOAD_BYTES_MAX).clamp(RECORDS_READ_MIN, RECORDS_READ_MAX);
     let least = (kept + READ_BYTES_MIN).div_ceil(RECORD_BYTES);
     records.max(least) * RECORD_BYTES - kept
 }
@@ -177,10 +182,11 @@ mod tests {
     #[test]
     fn whole_records_are_read() {
         for (payload, kept, read) in [
-            (0, 0, RECORD_BYTES),
-            (1, 100, RECORD_BYTES - 100),
-            (RECORD_PAYLOAD_BYTES_MAX, 0, RECORD_BYTES),
-            (RECORD_PAYLOAD_BYTES_MAX, RECORD_BYTES - 10, RECORD_BYTES + 10),
+            (0, 0, 2 * RECORD_BYTES),
+            (1, 100, 2 * RECORD_BYTES - 100),
+            (RECORD_PAYLOAD_BYTES_MAX, 0, 2 * RECORD_BYTES),
+            (2 * RECORD_PAYLOAD_BYTES_MAX, RECORD_BYTES - 10, RECORD_BYTES + 10),
+            (2 * RECORD_PAYLOAD_BYTES_MAX + 1, 0, 3 * RECORD_BYTES),
             (64 * 1024, 0, 4 * RECORD_BYTES),
             (64 * 1024, RECORD_BYTES - 10, 3 * RECORD_BYTES + 10),
             (usize::MAX, 0, 4 * RECORD_BYTES),

@@ -2,7 +2,7 @@
 //!
 //! Memory a connection: none for bytes while it is idle. Else at most [`SEND_BUFFER_BYTES_MAX`] of sealed bytes that
 //! the peer has not taken, and on the way in a part of a record, or of a message of the handshake, and what was read at
-//! once beyond what the reader had place for: a record's payload. Buffers belong to the thread (`incoming`,
+//! once beyond what the reader had place for: two records' payload. Buffers belong to the thread (`incoming`,
 //! `outgoing`). An end of the bytes below without the peer's close_notify is an error (`UnexpectedEof`), so that a cut
 //! body is never taken for a complete one.
 //!
