@@ -6,8 +6,11 @@ import (
 	"time"
 )
 
-// What targets read and write at once.
-const targetBytes = 256 << 10
+// What targets read and write at once, and what an echo does, which is there for each of many short connections.
+const (
+	targetBytes = 256 << 10
+	echoBytes   = 64 << 10
+)
 
 // What a target that speaks first says.
 const greetingBytes = 64
@@ -56,7 +59,7 @@ func serveTarget(listener net.Listener, target func(net.Conn)) error {
 func targetEcho(conn net.Conn) {
 	// Not io.Copy alone: it would splice, and few programs answer that way.
 	plain := struct{ io.Writer }{conn}
-	io.CopyBuffer(plain, struct{ io.Reader }{conn}, make([]byte, targetBytes))
+	io.CopyBuffer(plain, struct{ io.Reader }{conn}, make([]byte, echoBytes))
 }
 
 // targetSource writes as long as it can, once it has heard a byte.
