@@ -3,11 +3,12 @@
 //! Where security is only offered, a host that has been found to speak TLS is asked in TLS, and plain when that fails;
 //! others are asked plain, which costs those that can do no more than that nothing, and in TLS when they demand it.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use net::at_once;
 use net::dial::{DialError, Dialer, Stream};
@@ -21,6 +22,13 @@ use crate::peer::{Reply, read_reply, request};
 use crate::sealed::{is_sealed, sealed};
 use crate::security::{Counts, Direction, Secured};
 use crate::shared::Clock;
+
+/// How often a thread says that local ports are short.
+const SHORTAGE_EVERY: Duration = Duration::from_secs(10);
+
+thread_local! {
+    static LAST_SHORTAGE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// A tunnel to a pod on another host.
 pub(crate) struct Found {
@@ -189,6 +197,16 @@ impl Question<'_> {
 /// What it says of a host that it is not reached.
 pub(crate) fn unreached(error: &DialError) -> Answer {
     tracing::debug!(error = error as &dyn std::error::Error, "a host cannot be asked");
+    if let DialError::Connect { target, source } = error
+        && source.kind() == io::ErrorKind::AddrNotAvailable
+        && LAST_SHORTAGE.get().is_none_or(|last| last.elapsed() >= SHORTAGE_EVERY)
+    {
+        LAST_SHORTAGE.set(Some(Instant::now()));
+        tracing::warn!(
+            target_host = target,
+            "no local port is free for connections to a host: tcp_tw_reuse or ip_local_port_range give more"
+        );
+    }
     match error {
         DialError::Timeout { .. } => Answer::Silent,
         _ => Answer::Refused,

@@ -26,12 +26,22 @@ fn one(network: &Network, number: usize) {
     }
 }
 
+/// Tells the kernel how a host does TCP.
+fn set(network: &Network, host: u8, name: &str, value: &str) {
+    let write = format!("echo {value} > /proc/sys/net/ipv4/{name}");
+    assert!(network.command(host, "sh").args(["-c", &write]).status().unwrap().success());
+}
+
 /// What 30 s at 1,000 a second are, as fast as the clients get them: a slow machine takes longer and does the same.
 #[test]
 fn thousands_of_connections_leave_nothing_behind() {
     const THREADS: usize = 8;
     const CONNECTIONS: usize = 30_000;
     let Some(network) = Network::new(2) else { return };
+    // More than there are ports to come from, each of which the kernel otherwise keeps for a minute.
+    for host in [1, 2] {
+        set(&network, host, "tcp_tw_reuse", "1");
+    }
     let _pod = Server::pod(&network, 2, 30_000, "p2");
     let meshes = [
         Start::new(&network, 1, "").start(),
@@ -68,6 +78,19 @@ fn thousands_of_connections_leave_nothing_behind() {
         println!("{memory} KiB before, {now} KiB after");
         assert!(now < memory + 8 * 1024, "{memory} KiB before, {now} KiB after");
     }
+}
+
+#[test]
+fn a_host_without_free_ports_says_so() {
+    let Some(network) = Network::new(2) else { return };
+    let _pod = Server::pod(&network, 2, 30_000, "p2");
+    let there = Start::new(&network, 2, "61000:30000:1000:false\n").start();
+    let here = Start::new(&network, 1, "").start();
+    set(&network, 1, "ip_local_port_range", "40000 40010");
+    let address = (network.address(1), 61_000);
+    let many: Vec<_> = (0..12).map(|_| connect(&network, 2, address)).collect();
+    assert!(here.wait_log("no local port is free for connections to a host"));
+    drop((many, there));
 }
 
 #[test]
