@@ -33,6 +33,34 @@ fn an_agent_that_goes_ends_its_connections_and_dials() {
 }
 
 #[test]
+fn dials_of_an_agent_that_goes_are_asked_of_another() {
+    const DIALS: usize = 8;
+    let (tunnel, mut first) = Tunnel::with_agent("http-connect", &[]);
+    let mut second = tunnel.agent(&[]);
+    let agents = || tunnel.metric("konnectivity_network_proxy_server_ready_backend_connections");
+    assert!(wait_until(WITHIN, || agents() == 2.0));
+    let full = testkit::Deaf::listen();
+    let mut waiting: Vec<_> = (0..DIALS).map(|_| tunnel.socket()).collect();
+    for stream in &mut waiting {
+        write!(stream, "CONNECT {} HTTP/1.1\r\n\r\n", full.address()).unwrap();
+    }
+    let pending = || tunnel.metric("konnectivity_network_proxy_server_pending_backend_dials");
+    assert!(wait_until(WITHIN, || pending() == DIALS as f64));
+    for (agent, left) in [(&mut first, DIALS), (&mut second, 0)] {
+        let before = agents();
+        agent.process.signal("KILL");
+        agent.process.wait_exit();
+        assert!(wait_until(WITHIN, || agents() == before - 1.0));
+        assert!(wait_until(WITHIN, || pending() == left as f64), "{} wait", pending());
+    }
+    for mut stream in waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("the agent disconnected"), "{answer}");
+    }
+}
+
+#[test]
 fn an_agent_that_drains_serves_on_and_gets_nothing_new() {
     let (tunnel, mut first) = Tunnel::with_agent("http-connect", &["--agent-id=first"]);
     let echo = echo();

@@ -23,6 +23,8 @@ use crate::packet::Packet;
 
 /// The longest address that is dialled: a host name has at most 253 bytes.
 const ADDRESS_BYTES_MAX: usize = 512;
+/// Agents that are asked one after the other where each goes instead of answering.
+const AGENTS_ASKED_MAX: usize = 3;
 
 /// Why a client got no connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -307,25 +309,39 @@ impl Hub {
         answer
     }
 
+    /// Where an agent goes instead of answering, as one does that finds itself at a server for the second time, another
+    /// is asked: no payload has been sent yet.
     async fn dial_uncounted(&self, wish: Wish) -> Answer {
-        let Wish { protocol, address, cluster } = wish;
-        if address.len() > ADDRESS_BYTES_MAX {
-            return Err(DialError::Address(address.len()));
+        if wish.address.len() > ADDRESS_BYTES_MAX {
+            return Err(DialError::Address(wish.address.len()));
         }
-        let backend = {
-            let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-            let registry = self.registry();
-            let picked = match &cluster {
-                None => registry.pick(&self.settings.strategies, &address, &mut rng),
-                Some(cluster) => registry.pick_in(cluster, &mut rng),
-            };
-            picked.map(|picked| nearest_carrier(&registry, picked))
+        let mut backend = self.pick(&wish)?;
+        for _ in 1..AGENTS_ASKED_MAX {
+            match self.ask(&backend, &wish).await {
+                Err(DialError::AgentGone) => {}
+                answer => return answer,
+            }
+            backend = self.pick(&wish).map_err(|_| DialError::AgentGone)?;
+        }
+        self.ask(&backend, &wish).await
+    }
+
+    fn pick(&self, Wish { address, cluster, .. }: &Wish) -> Result<Arc<Backend>, DialError> {
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        let registry = self.registry();
+        let picked = match cluster {
+            None => registry.pick(&self.settings.strategies, address, &mut rng),
+            Some(cluster) => registry.pick_in(cluster, &mut rng),
         };
-        let backend = backend.ok_or(match cluster {
+        let picked = picked.map(|picked| nearest_carrier(&registry, picked));
+        picked.ok_or_else(|| match cluster {
             None => DialError::NoAgent,
-            Some(cluster) => DialError::NoCluster(cluster),
-        })?;
-        let pending = backend.dial(protocol, address)?;
+            Some(cluster) => DialError::NoCluster(cluster.clone()),
+        })
+    }
+
+    async fn ask(&self, backend: &Arc<Backend>, wish: &Wish) -> Answer {
+        let pending = backend.dial(wish.protocol.clone(), wish.address.clone())?;
         let _waiting = self.stats.pending_dials.count();
         match self.settings.backend_dial_timeout {
             None => pending.await,
