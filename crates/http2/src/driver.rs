@@ -210,7 +210,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Payload> Connection<S, P> {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut buffer = READ_BUFFER.take();
-        buffer.resize(READ_BYTES, 0);
+        if buffer.is_empty() {
+            // Of fresh memory only what is written to counts.
+            buffer = vec![0; READ_BYTES];
+        }
         let mut read = ReadBuf::new(&mut buffer);
         let polled = Pin::new(&mut self.io).poll_read(cx, &mut read);
         let state = &mut *self.shared.borrow_mut();

@@ -52,7 +52,8 @@ impl Arrived {
     fn new(kept: &[u8], more: usize) -> Self {
         let mut buffer = SPARE.take();
         if buffer.len() < kept.len() + more {
-            buffer.resize(kept.len() + more, 0);
+            // Anew: of fresh memory only what is written to counts.
+            buffer = vec![0; kept.len() + more];
         }
         Self { buffer, end: kept.len() }
     }

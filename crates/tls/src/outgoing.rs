@@ -89,7 +89,8 @@ impl Outgoing {
         let needed = self.len() + bytes;
         let mut larger = SPARE.take();
         if larger.len() < needed {
-            larger.resize(needed.max(BUFFER_BYTES), 0);
+            // Anew: of fresh memory only what is written to counts.
+            larger = vec![0; needed.max(BUFFER_BYTES)];
         }
         larger[..self.len()].copy_from_slice(&self.buffer[self.from..self.to]);
         *self = Self { buffer: larger, from: 0, to: self.len() };

@@ -132,6 +132,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Buffered<S> {
                 return this.poll_inner(cx, buf);
             }
             let mut spare = SPARE.take();
+            if spare.capacity() == 0 {
+                // Of fresh memory only what is written to counts.
+                spare = vec![0; READ_BYTES_MAX];
+            }
             spare.resize(READ_BYTES_MAX, 0);
             let mut read = ReadBuf::new(&mut spare);
             let polled = this.poll_inner(cx, &mut read);
