@@ -14,7 +14,6 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::domain::ClientDomain;
-use crate::sni;
 use crate::stream::{ServerStream, Session};
 use crate::termination::{Served, Termination};
 
@@ -222,15 +221,9 @@ impl Termination {
             Ok(tls) => tls,
             Err(error) => return Err(Refused { error: tls_failed(error), io }),
         };
-        let (mut session, mut sni) = (Session::new(io, tls), None);
+        let mut session = Session::new(io, tls);
         let done: Result<(), AcceptError> = async {
-            poll_fn(|cx| {
-                let polled = poll_handshake(&mut session, &mut hello.bytes, cx);
-                // Whose handshake it was is known only here.
-                sni = sni::take_asked_last().or(sni.take());
-                polled
-            })
-            .await?;
+            poll_fn(|cx| poll_handshake(&mut session, &mut hello.bytes, cx)).await?;
             verify_resumed(&session.tls, &served.domain)?;
             // TLS 1.3 leaves only tickets to be sent. Where the first request has come with the end of the
             // handshake they go out with its answer, which spares a call into the kernel. Otherwise they
@@ -244,7 +237,7 @@ impl Termination {
         }
         .await;
         match done {
-            Ok(()) => Ok(ServerStream { session, domain: served.domain.clone(), sni }),
+            Ok(()) => Ok(ServerStream { session, domain: served.domain.clone() }),
             Err(error) => Err(Refused { error, io: session.io }),
         }
     }

@@ -155,7 +155,7 @@ impl Mutual {
         poll_fn(|cx| Poll::Ready(session.feed(cx, first))).await?;
         poll_fn(|cx| session.poll_handshake(cx)).await?;
         self.check(&session.tls)?;
-        Ok(ServerStream { session, domain: ClientDomain::default(), sni: None })
+        Ok(ServerStream { session, domain: ClientDomain::default() })
     }
 
     /// The handshake with one who was dialled by this name or address. What it sends last goes out with the first write

@@ -1,7 +1,6 @@
 //! Which certificate a client gets, and what it must show: by the name in its hello, without walking over the
 //! certificates.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -99,19 +98,8 @@ impl Site {
     }
 }
 
-thread_local! {
-    static ASKED_LAST: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
-}
-
-/// The name in the hello that this thread's last handshake has chosen a certificate for, once. rustls has no other
-/// place where an unbuffered connection shows it.
-pub(crate) fn take_asked_last() -> Option<Box<str>> {
-    ASKED_LAST.take()
-}
-
 impl ResolvesServerCert for SniTable {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        ASKED_LAST.set(hello.server_name().map(Box::from));
         // rustls hands the name over in lower case.
         let candidates = &self.site(hello.server_name())?.certificates;
         let usable =

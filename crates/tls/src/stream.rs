@@ -57,7 +57,6 @@ impl Protocol {
 pub struct ServerStream<S> {
     pub(crate) session: Session<S, UnbufferedServerConnection>,
     pub(crate) domain: ClientDomain,
-    pub(crate) sni: Option<Box<str>>,
 }
 
 impl<S> ServerStream<S> {
@@ -65,12 +64,6 @@ impl<S> ServerStream<S> {
     #[must_use]
     pub fn alpn(&self) -> Protocol {
         Protocol::from_alpn(self.session.tls.alpn_protocol())
-    }
-
-    /// The server name that the client asked for, in lower case; between equals nobody asks.
-    #[must_use]
-    pub fn sni(&self) -> Option<&str> {
-        self.sni.as_deref()
     }
 
     /// What the client had to show.

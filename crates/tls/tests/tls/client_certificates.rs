@@ -73,7 +73,7 @@ fn clients_are_verified_by_name() {
         for only_1_2 in [false, true] {
             let tls = Tls { identity, only_1_2, authority_pem: None, ..Tls::trusting("", name) };
             let got = outcome(address, tls);
-            let wanted = result.ok().map(|()| format!("http/1 {name} full"));
+            let wanted = result.ok().map(|()| "http/1 full".to_owned());
             assert_eq!(got, wanted, "{name} {identity:?} {only_1_2}");
             expected.push(result);
         }
@@ -231,8 +231,8 @@ fn sessions_resume_within_their_domain_alone() {
     let mut stricter = described.clone();
     stricter.certificates[1].client_verification = demand(&strangers, false);
     let stricter = load(&stricter).unwrap();
-    let full = Some("http/1 must.test full".to_owned());
-    let resumed = Some("http/1 must.test resumed".to_owned());
+    let full = Some("http/1 full".to_owned());
+    let resumed = Some("http/1 resumed".to_owned());
     for only_1_2 in [false, true] {
         let client = remembering(&servers, Some(&good), only_1_2);
         assert_eq!(visit(&server, &client, "must.test"), full);
@@ -261,8 +261,8 @@ fn a_session_ends_with_its_certificate() {
     let brief = clients.issue(&Wanted::client("somebody").valid(from, until));
     let server = load(&described(&servers, &clients)).unwrap();
     let client = remembering(&servers, Some(&brief), false);
-    assert_eq!(visit(&server, &client, "must.test").as_deref(), Some("http/1 must.test full"));
-    assert_eq!(visit(&server, &client, "must.test").as_deref(), Some("http/1 must.test resumed"));
+    assert_eq!(visit(&server, &client, "must.test").as_deref(), Some("http/1 full"));
+    assert_eq!(visit(&server, &client, "must.test").as_deref(), Some("http/1 resumed"));
     // What is tested is a time in a certificate, to the second.
     std::thread::sleep(Duration::from_secs(SECONDS + 1));
     assert_eq!(visit(&server, &client, "must.test"), None);

@@ -188,8 +188,7 @@ pub(crate) fn listen(
                 Ok(mut stream) => {
                     let alpn = if stream.alpn() == Protocol::Http2 { "h2" } else { "http/1" };
                     let resumed = if stream.resumed() { "resumed" } else { "full" };
-                    let sni = stream.sni().unwrap_or("-").to_owned();
-                    let words = format!("{alpn} {sni} {resumed}");
+                    let words = format!("{alpn} {resumed}");
                     // A client that refuses our certificate says so here, after TLS 1.3's handshake.
                     let _ = stream.write_all(words.as_bytes()).await;
                     let _ = stream.shutdown().await;
@@ -224,11 +223,11 @@ fn alpn_chooses_h2_then_http_1() {
     let authority = Authority::new();
     let server = server(&[&authority.server(&["a.test"])]);
     let cases: [(&[&str], _); 5] = [
-        (&["h2", "http/1.1"], "h2 a.test full"),
-        (&["http/1.1", "h2"], "h2 a.test full"),
-        (&["http/1.1"], "http/1 a.test full"),
-        (&["http/1.0"], "http/1 a.test full"),
-        (&[], "http/1 a.test full"),
+        (&["h2", "http/1.1"], "h2 full"),
+        (&["http/1.1", "h2"], "h2 full"),
+        (&["http/1.1"], "http/1 full"),
+        (&["http/1.0"], "http/1 full"),
+        (&[], "http/1 full"),
     ];
     let (address, handle) = listen(server, cases.len() + 1);
     for (alpn, expected) in cases {
@@ -247,7 +246,7 @@ fn the_lowest_version_is_kept() {
     let issued = authority.server(&["a.test"]);
     let only_1_2 = Tls { only_1_2: true, ..Tls::trusting(authority.pem(), "a.test") };
     let (address, handle) = listen(server(&[&issued]), 1);
-    assert_eq!(greeting(Client::connect_tls(address, only_1_2)), "http/1 a.test full");
+    assert_eq!(greeting(Client::connect_tls(address, only_1_2)), "http/1 full");
     handle.join().unwrap();
 
     let server = load(&termination(&[&issued], TlsVersion::V1_3)).unwrap();
@@ -268,12 +267,12 @@ fn cipher_suites_that_are_named_are_the_only_ones_of_tls_1_2() {
     let any = Tls::trusting(authority.pem(), "a.test");
     let only_1_2 = Tls { only_1_2: true, ..any };
     let (address, handle) = listen(with("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"), 1);
-    assert_eq!(greeting(Client::connect_tls(address, only_1_2)), "http/1 a.test full");
+    assert_eq!(greeting(Client::connect_tls(address, only_1_2)), "http/1 full");
     handle.join().unwrap();
     // The certificate's key is of another kind: only TLS 1.3 is left.
     let (address, handle) = listen(with("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"), 2);
     assert!(Client::try_connect_tls(address, only_1_2).is_err());
-    assert_eq!(greeting(Client::connect_tls(address, any)), "http/1 a.test full");
+    assert_eq!(greeting(Client::connect_tls(address, any)), "http/1 full");
     let ended = handle.join().unwrap();
     assert!(ended.contains(&Err(AcceptErrorKind::NoSharedCipher)), "{ended:?}");
 }
@@ -456,9 +455,9 @@ fn a_listener_offers_what_it_speaks() {
     let authority = Authority::new();
     let described = termination(&[&authority.server(&["a.test"])], TlsVersion::V1_2);
     let cases: [(_, &[&str], _); 4] = [
-        (HttpVersions::Http1, &["h2", "http/1.1"], Some("http/1 a.test full")),
+        (HttpVersions::Http1, &["h2", "http/1.1"], Some("http/1 full")),
         (HttpVersions::Http1, &["h2"], None),
-        (HttpVersions::Http2, &["http/1.1", "h2"], Some("h2 a.test full")),
+        (HttpVersions::Http2, &["http/1.1", "h2"], Some("h2 full")),
         (HttpVersions::Http2, &["http/1.1"], None),
     ];
     for (versions, alpn, expected) in cases {
