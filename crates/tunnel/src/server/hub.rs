@@ -2,6 +2,9 @@
 //!
 //! Must not know how clients speak. Start at [`Hub::dial`].
 
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -309,21 +312,31 @@ impl Hub {
         answer
     }
 
-    /// Where an agent goes instead of answering, as one does that finds itself at a server for the second time, another
-    /// is asked: no payload has been sent yet.
     async fn dial_uncounted(&self, wish: Wish) -> Answer {
         if wish.address.len() > ADDRESS_BYTES_MAX {
             return Err(DialError::Address(wish.address.len()));
         }
-        let mut backend = self.pick(&wish)?;
+        match self.settings.backend_dial_timeout {
+            None => self.ask_agents(&wish).await,
+            Some(most) => {
+                let answer = tokio::time::timeout(most, self.ask_agents(&wish)).await;
+                answer.unwrap_or(Err(DialError::Timeout(most)))
+            }
+        }
+    }
+
+    /// Where an agent goes instead of answering, as one does that finds itself at a server for the second time, another
+    /// is asked: no payload has been sent yet.
+    async fn ask_agents(&self, wish: &Wish) -> Answer {
+        let mut backend = self.pick(wish)?;
         for _ in 1..AGENTS_ASKED_MAX {
-            match self.ask(&backend, &wish).await {
+            match self.ask(&backend, wish).await {
                 Err(DialError::AgentGone) => {}
                 answer => return answer,
             }
-            backend = self.pick(&wish).map_err(|_| DialError::AgentGone)?;
+            backend = self.pick(wish).map_err(|_| DialError::AgentGone)?;
         }
-        self.ask(&backend, &wish).await
+        self.ask(&backend, wish).await
     }
 
     fn pick(&self, Wish { address, cluster, .. }: &Wish) -> Result<Arc<Backend>, DialError> {
@@ -343,13 +356,7 @@ impl Hub {
     async fn ask(&self, backend: &Arc<Backend>, wish: &Wish) -> Answer {
         let pending = backend.dial(wish.protocol.clone(), wish.address.clone())?;
         let _waiting = self.stats.pending_dials.count();
-        match self.settings.backend_dial_timeout {
-            None => pending.await,
-            Some(most) => {
-                let answer = tokio::time::timeout(most, pending).await;
-                answer.unwrap_or(Err(DialError::Timeout(most)))
-            }
-        }
+        pending.await
     }
 }
 
