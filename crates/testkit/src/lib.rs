@@ -2,8 +2,9 @@
 //!
 //! The real program as a process ([`process`], [`running`]), certificates ([`certs`]), raw clients that send and see
 //! every byte ([`client`]), steady load ([`load`]), upstreams that misbehave on command ([`upstream`]), a load
-//! balancer for TCP ([`balancer`]), a server that answers what was asked ([`answering`]), and a real Kubernetes
-//! ([`kubernetes`]) with Helm ([`helm`]). Plain threads and blocking sockets, no runtime:
+//! balancer for TCP ([`balancer`]), a server that answers what was asked ([`answering`]), a real Kubernetes
+//! ([`kubernetes`]) with Helm ([`helm`]), and what fuzzing has found ([`corpus`]). Plain threads and blocking
+//! sockets, no runtime:
 //! nothing here is shared with what is tested, and nothing of the data plane may be used here. Everything
 //! waits for a bounded time and panics with what it saw, since a panic is how a test fails.
 
@@ -12,6 +13,7 @@ pub mod balancer;
 pub mod certs;
 pub mod client;
 pub mod command;
+pub mod corpus;
 pub mod deaf;
 pub mod helm;
 pub mod konnectivity;

@@ -2,8 +2,7 @@
 //! found, on stable and in seconds. Seeded, so that every run tries the same; a failure names its file or
 //! seed.
 
-use std::panic::catch_unwind;
-use std::path::Path;
+use testkit::corpus::{self, File};
 
 const MUTATIONS: u64 = 4_000;
 
@@ -58,19 +57,8 @@ impl Random {
     }
 }
 
-fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-    let mut files: Vec<_> = std::fs::read_dir(&folder)
-        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
-        .map(|entry| entry.unwrap().path())
-        .map(|path| (path.display().to_string(), std::fs::read(&path).unwrap()))
-        .collect();
-    files.sort();
-    assert!(files.len() > 5, "no corpus in {}", folder.display());
-    files
-}
-
-fn mutate(random: &mut Random, corpus: &[(String, Vec<u8>)]) -> Vec<u8> {
+fn mutate(seed: u64, corpus: &[File]) -> Vec<u8> {
+    let random = &mut Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let mut bytes = corpus[random.below(corpus.len())].1.clone();
     for _ in 0..=random.below(4) {
         let at = random.below(bytes.len() + 1);
@@ -96,14 +84,7 @@ fn mutate(random: &mut Random, corpus: &[(String, Vec<u8>)]) -> Vec<u8> {
 }
 
 fn replay(target: &str, check: fn(&[u8])) {
-    let corpus = corpus(target);
-    for (name, bytes) in &corpus {
-        assert!(catch_unwind(|| check(bytes)).is_ok(), "{name} fails, see above");
-    }
-    for seed in 1..=MUTATIONS {
-        let bytes = mutate(&mut Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)), &corpus);
-        assert!(catch_unwind(|| check(&bytes)).is_ok(), "{target}: seed {seed} fails, see above");
-    }
+    corpus::replay(target, MUTATIONS, mutate, check);
 }
 
 #[test]

@@ -1,25 +1,14 @@
 //! What a client may do wrong, and what it may not make us do.
 
-use std::io::IoSlice;
-
 use bytes::Bytes;
 
 use super::receive::USELESS_FRAMES_MAX;
 use super::*;
 use crate::Block;
 use crate::frame::{FrameHead, HEAD_BYTES, PREFACE, flag, kind, put, setting};
+use crate::fuzzing::{self, Fuzzed as Tested};
 use crate::hpack::put_field;
 use crate::simulation::LIMITS;
-
-#[derive(Debug, Default)]
-struct Nobody;
-
-impl Ends for Nobody {
-    fn readable(&mut self) {}
-    fn writable(&mut self) {}
-}
-
-type Tested = Core<Bytes, Nobody>;
 
 fn settings(pairs: &[(u16, u32)]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -60,17 +49,7 @@ fn request(stream: u32, flags: u8) -> Vec<u8> {
 
 /// Everything that is to be written, as frames.
 fn written(core: &mut Tested) -> Vec<(FrameHead, Vec<u8>)> {
-    let mut all = Vec::new();
-    loop {
-        let mut slices = [IoSlice::new(&[]); 4];
-        let count = core.output(&mut slices);
-        let some: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
-        if some.is_empty() {
-            break;
-        }
-        core.advance(some.len());
-        all.extend(some);
-    }
+    let all = fuzzing::written(core);
     let (mut frames, mut rest) = (Vec::new(), &all[..]);
     while let Some((head, after)) = rest.split_first_chunk::<HEAD_BYTES>() {
         let head = FrameHead::read(*head);

@@ -31,17 +31,17 @@ const LIMITS: Limits = Limits {
 };
 
 #[derive(Debug, Default)]
-struct Nobody;
+pub(crate) struct Nobody;
 
 impl Ends for Nobody {
     fn readable(&mut self) {}
     fn writable(&mut self) {}
 }
 
-type Fuzzed = Core<Bytes, Nobody>;
+pub(crate) type Fuzzed = Core<Bytes, Nobody>;
 
 /// All that is to be written.
-fn written(core: &mut Fuzzed) -> Vec<u8> {
+pub(crate) fn written(core: &mut Fuzzed) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
         let mut slices = [IoSlice::new(&[]); 4];

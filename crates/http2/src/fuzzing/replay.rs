@@ -1,27 +1,13 @@
 //! The corpus in `fuzz/corpus`, and mutations of it, in ordinary tests: what fuzzing has found stays found, on stable
 //! and in seconds. Seeded, so that every run tries the same; a failure names its file or seed.
 
-use std::panic::catch_unwind;
-use std::path::Path;
-
 use balance::Rng;
+use testkit::corpus::{self, File};
 
 use crate::frame::{PREFACE, flag, kind, put};
 
 fn below(rng: &mut Rng, bound: usize) -> usize {
     rng.below(bound as u64) as usize
-}
-
-fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-    let mut files: Vec<_> = std::fs::read_dir(&folder)
-        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
-        .map(|entry| entry.unwrap().path())
-        .map(|path| (path.display().to_string(), std::fs::read(&path).unwrap()))
-        .collect();
-    files.sort();
-    assert!(files.len() > 5, "no corpus in {}", folder.display());
-    files
 }
 
 /// A frame of any kind, mostly of one that there is.
@@ -34,7 +20,8 @@ fn frame(rng: &mut Rng) -> Vec<u8> {
     out
 }
 
-fn mutate(rng: &mut Rng, corpus: &[(String, Vec<u8>)]) -> Vec<u8> {
+fn mutate(seed: u64, corpus: &[File]) -> Vec<u8> {
+    let rng = &mut Rng::new(seed);
     let mut bytes = corpus[below(rng, corpus.len())].1.clone();
     for _ in 0..=below(rng, 6) {
         let at = below(rng, bytes.len() + 1);
@@ -60,36 +47,26 @@ fn mutate(rng: &mut Rng, corpus: &[(String, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
-fn replay(target: &str, mutations: u64, check: fn(&[u8])) {
-    let corpus = corpus(target);
-    for (name, bytes) in &corpus {
-        assert!(catch_unwind(|| check(bytes)).is_ok(), "{name} fails, see above");
-    }
-    for seed in 1..=mutations {
-        let bytes = mutate(&mut Rng::new(seed), &corpus);
-        assert!(catch_unwind(|| check(&bytes)).is_ok(), "{target}: seed {seed} fails, see above");
-    }
+fn by_chance(seed: u64) -> Vec<u8> {
+    const ACTIONS_BYTES_MAX: usize = 4096;
+    let mut rng = Rng::new(seed);
+    let length = below(&mut rng, ACTIONS_BYTES_MAX);
+    (0..length).map(|_| rng.next_u64() as u8).collect()
 }
 
 #[test]
 fn frames() {
-    replay("http2_frames", 2_000, super::frames);
+    corpus::replay("http2_frames", 2_000, mutate, super::frames);
 }
 
 #[test]
 fn actions() {
-    replay("http2_actions", 3_000, super::actions);
+    corpus::replay("http2_actions", 3_000, mutate, super::actions);
 }
 
 #[test]
 fn actions_by_chance() {
-    const ACTIONS_BYTES_MAX: usize = 4096;
-    for seed in 1..=600 {
-        let mut rng = Rng::new(seed);
-        let length = below(&mut rng, ACTIONS_BYTES_MAX);
-        let bytes: Vec<u8> = (0..length).map(|_| rng.next_u64() as u8).collect();
-        assert!(catch_unwind(|| super::actions(&bytes)).is_ok(), "seed {seed} fails, see above");
-    }
+    corpus::try_seeds("by chance", 600, by_chance, super::actions);
 }
 
 /// No bytes before the preface's end do anything.

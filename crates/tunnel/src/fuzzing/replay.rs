@@ -1,10 +1,8 @@
 //! The corpus in `fuzz/corpus`, and mutations of it, in ordinary tests: what fuzzing has found stays found, on stable
 //! and in seconds. Seeded, so that every run tries the same; a failure names its file or seed.
 
-use std::panic::catch_unwind;
-use std::path::Path;
-
 use balance::Rng;
+use testkit::corpus::{self, File};
 
 /// What messages break on: heads, tags, numbers cut or too long, groups.
 const PIECES: [&[u8]; 16] = [
@@ -30,19 +28,8 @@ fn below(rng: &mut Rng, bound: usize) -> usize {
     rng.below(bound as u64) as usize
 }
 
-fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-    let mut files: Vec<_> = std::fs::read_dir(&folder)
-        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
-        .map(|entry| entry.unwrap().path())
-        .map(|path| (path.display().to_string(), std::fs::read(&path).unwrap()))
-        .collect();
-    files.sort();
-    assert!(files.len() > 5, "no corpus in {}", folder.display());
-    files
-}
-
-fn mutate(rng: &mut Rng, corpus: &[(String, Vec<u8>)]) -> Vec<u8> {
+fn mutate(seed: u64, corpus: &[File]) -> Vec<u8> {
+    let rng = &mut Rng::new(seed);
     let mut bytes = corpus[below(rng, corpus.len())].1.clone();
     for _ in 0..=below(rng, 6) {
         let at = below(rng, bytes.len() + 1);
@@ -71,34 +58,24 @@ fn mutate(rng: &mut Rng, corpus: &[(String, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
-fn replay(target: &str, mutations: u64, check: fn(&[u8])) {
-    let corpus = corpus(target);
-    for (name, bytes) in &corpus {
-        assert!(catch_unwind(|| check(bytes)).is_ok(), "{name} fails, see above");
-    }
-    for seed in 1..=mutations {
-        let bytes = mutate(&mut Rng::new(seed), &corpus);
-        assert!(catch_unwind(|| check(&bytes)).is_ok(), "{target}: seed {seed} fails, see above");
-    }
+fn by_chance(seed: u64) -> Vec<u8> {
+    const ACTIONS_BYTES_MAX: usize = 4096;
+    let mut rng = Rng::new(seed);
+    let length = below(&mut rng, ACTIONS_BYTES_MAX);
+    (0..length).map(|_| rng.next_u64() as u8).collect()
 }
 
 #[test]
 fn packets() {
-    replay("tunnel_packets", 20_000, super::packets);
+    corpus::replay("tunnel_packets", 20_000, mutate, super::packets);
 }
 
 #[test]
 fn links() {
-    replay("tunnel_link", 3_000, super::link);
+    corpus::replay("tunnel_link", 3_000, mutate, super::link);
 }
 
 #[test]
 fn links_by_chance() {
-    const ACTIONS_BYTES_MAX: usize = 4096;
-    for seed in 1..=600 {
-        let mut rng = Rng::new(seed);
-        let length = below(&mut rng, ACTIONS_BYTES_MAX);
-        let bytes: Vec<u8> = (0..length).map(|_| rng.next_u64() as u8).collect();
-        assert!(catch_unwind(|| super::link(&bytes)).is_ok(), "seed {seed} fails, see above");
-    }
+    corpus::try_seeds("by chance", 600, by_chance, super::link);
 }
