@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use testkit::client::fetch;
 use testkit::upstream::Gate;
 use testkit::{Client, Cloverleaf, Gateway, Step, Upstream, wait_until};
 
 use super::support::frames::{self, DATA, END_STREAM, Outcome, Raw};
-use super::support::{BINARY, SOON, in_front_of, message, ok, resident_bytes, yaml};
+use super::support::{
+    BINARY, SOON, in_front_of, message, ok, resident_bytes, under_way_bytes_max, yaml,
+};
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\n\
                        Upgrade: websocket\r\n\
@@ -261,11 +264,10 @@ fn uploads_are_passed_on_as_they_come() {
     assert_eq!(client.request("0\r\n\r\n").expect("an answer").text(), "all");
 }
 
-/// What the peers below move in all: more than all buffers of the kernel between them.
+/// What the peers below move in all.
 const MOVED_BYTES: usize = 64 * 1024 * 1024;
-/// What may be under way when one end does not read: four socket buffers at their largest (Linux: 6 MiB to
-/// receive, 4 MiB to send), and room for the gateway's own.
-const UNDER_WAY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What the kernel holds for each socket of the peers: so much, and not what it would let them grow to.
+const PEER_BUFFER_BYTES: usize = 256 * 1024;
 /// What the gateway itself may have taken for it.
 const GROWTH_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Without progress for so long, a stream is stuck.
@@ -329,6 +331,18 @@ fn skip_head(mut from: impl Read) {
     }
 }
 
+/// What peers move where one of them does not read: more than all that may be under way.
+fn more_than_fits() -> usize {
+    MOVED_BYTES.max(under_way_bytes_max() + MOVED_BYTES / 4)
+}
+
+/// With buffers of a size that is known. Connections have those of their listener.
+fn bounded<'s>(socket: impl Into<SockRef<'s>>) {
+    let socket = socket.into();
+    socket.set_recv_buffer_size(PEER_BUFFER_BYTES).expect("a socket");
+    socket.set_send_buffer_size(PEER_BUFFER_BYTES).expect("a socket");
+}
+
 fn patient(stream: &TcpStream) {
     stream.set_read_timeout(Some(SOON * 2)).expect("a socket");
     stream.set_write_timeout(Some(SOON * 2)).expect("a socket");
@@ -339,6 +353,7 @@ fn serve_once<T: Send + 'static>(
     serve: impl FnOnce(TcpStream) -> T + Send + 'static,
 ) -> (SocketAddr, JoinHandle<T>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    bounded(&listener);
     let address = listener.local_addr().expect("a bound socket");
     let thread = std::thread::spawn(move || {
         let (stream, _) = listener.accept().expect("a connection");
@@ -350,6 +365,7 @@ fn serve_once<T: Send + 'static>(
 
 fn connect(gateway: &Cloverleaf, head: &str) -> TcpStream {
     let mut stream = TcpStream::connect(gateway.address()).expect("the gateway");
+    bounded(&stream);
     patient(&stream);
     stream.write_all(head.as_bytes()).expect("a head");
     stream
@@ -372,19 +388,20 @@ fn settled(counter: &AtomicUsize) -> usize {
 
 #[test]
 fn a_client_that_does_not_read_stops_the_upstream() {
+    let moved = more_than_fits();
     let poured = Arc::new(AtomicUsize::new(0));
     let counter = poured.clone();
     let (address, server) = serve_once(move |mut stream| {
         skip_head(&stream);
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {MOVED_BYTES}\r\n\r\n");
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {moved}\r\n\r\n");
         stream.write_all(head.as_bytes()).expect("a head");
-        pour(stream, MOVED_BYTES, &counter)
+        pour(stream, moved, &counter)
     });
     let gateway = super::support::with("", &[address]);
     let before = resident_bytes(gateway.pid());
     let client = connect(&gateway, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     let stuck = settled(&poured);
-    assert!(stuck < UNDER_WAY_BYTES_MAX, "{stuck} bytes are under way");
+    assert!(stuck < under_way_bytes_max(), "{stuck} bytes are under way");
     let grown = resident_bytes(gateway.pid()).saturating_sub(before);
     assert!(grown < GROWTH_BYTES_MAX, "the gateway grew by {grown} bytes");
     // Others are served meanwhile, and then the rest comes.
@@ -393,29 +410,30 @@ fn a_client_that_does_not_read_stops_the_upstream() {
         200
     );
     skip_head(&client);
-    assert_eq!(drain(&client, MOVED_BYTES), server.join().expect("the server"));
+    assert_eq!(drain(&client, moved), server.join().expect("the server"));
 }
 
 #[test]
 fn an_upstream_that_does_not_read_stops_the_client() {
+    let moved = more_than_fits();
     let gate = Arc::new(AtomicUsize::new(0));
     let opened = gate.clone();
     let (address, server) = serve_once(move |mut stream| {
         skip_head(&stream);
         assert!(wait_until(SOON * 2, || opened.load(Ordering::Relaxed) > 0));
-        let hash = drain(&stream, MOVED_BYTES);
+        let hash = drain(&stream, moved);
         stream.write_all(ok("thanks").as_bytes()).expect("an answer");
         hash
     });
     let gateway = super::support::with("", &[address]);
     let before = resident_bytes(gateway.pid());
-    let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {MOVED_BYTES}\r\n\r\n");
+    let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {moved}\r\n\r\n");
     let mut client = connect(&gateway, &head);
     let poured = Arc::new(AtomicUsize::new(0));
     let (counter, writing) = (poured.clone(), client.try_clone().expect("a socket"));
-    let sent = std::thread::spawn(move || pour(writing, MOVED_BYTES, &counter));
+    let sent = std::thread::spawn(move || pour(writing, moved, &counter));
     let stuck = settled(&poured);
-    assert!(stuck < UNDER_WAY_BYTES_MAX, "{stuck} bytes are under way");
+    assert!(stuck < under_way_bytes_max(), "{stuck} bytes are under way");
     let grown = resident_bytes(gateway.pid()).saturating_sub(before);
     assert!(grown < GROWTH_BYTES_MAX, "the gateway grew by {grown} bytes");
     gate.store(1, Ordering::Relaxed);
@@ -427,19 +445,20 @@ fn an_upstream_that_does_not_read_stops_the_client() {
 
 #[test]
 fn http2_windows_hold_the_upstream_back() {
+    let moved = more_than_fits();
     let poured = Arc::new(AtomicUsize::new(0));
     let counter = poured.clone();
     let (address, _server) = serve_once(move |mut stream| {
         skip_head(&stream);
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {MOVED_BYTES}\r\n\r\n");
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {moved}\r\n\r\n");
         stream.write_all(head.as_bytes()).expect("a head");
-        pour(stream, MOVED_BYTES, &counter)
+        pour(stream, moved, &counter)
     });
     let gateway = super::support::with("", &[address]);
     let mut client = Raw::connect(gateway.address());
     client.headers(1, &frames::get(&[]), true);
     let stuck = settled(&poured);
-    assert!(stuck < UNDER_WAY_BYTES_MAX, "{stuck} bytes are under way");
+    assert!(stuck < under_way_bytes_max(), "{stuck} bytes are under way");
     // The window that RFC 9113 section 6.9.2 begins with, and not a byte more.
     assert_eq!(data(&mut client, 65_535).len(), 65_535);
     loop {

@@ -18,6 +18,19 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_cloverleaf");
 /// For what comes at once on an idle machine: long, because machines are busy.
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 
+/// What may be under way when one end does not read: what this kernel lets a socket hold of what arrived and
+/// of what is to be sent, and room for the gateway's own buffers and its peers'.
+pub(crate) fn under_way_bytes_max() -> usize {
+    const OWN_BYTES: usize = 12 * 1024 * 1024;
+    let largest = |name: &str| -> usize {
+        let sizes =
+            std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).expect("a setting");
+        let largest = sizes.split_whitespace().nth(2).expect("least, default and largest");
+        largest.parse().expect("bytes")
+    };
+    largest("tcp_rmem") + largest("tcp_wmem") + OWN_BYTES
+}
+
 /// A gateway with one worker, one rule for everything and one upstream.
 pub(crate) fn in_front_of(upstream: &Upstream) -> Cloverleaf {
     with("", &[upstream.address()])
