@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use crate::core::{Core, Limits, Urgency};
 use crate::ends::{Answer, Body, Pings};
@@ -21,10 +21,9 @@ use crate::head::Head;
 use crate::streams::Ends;
 use crate::{Error, Payload};
 
-/// How long acknowledgements wait for something that goes with them.
-const ACK_HOLD: Duration = Duration::from_millis(1);
-/// How long the head of an answer waits for its first message. A client that waits for the head is not kept for long.
-const HEAD_HOLD: Duration = Duration::from_millis(10);
+/// How long acknowledgements wait for something that goes with them, and the head of an answer for its first message.
+/// As long as what a call asks for is under way, mostly; a client that waits for them is not kept for long.
+const HOLD: Duration = Duration::from_millis(10);
 /// Read at once, and how often in a row before others have their turn.
 const READ_BYTES: usize = 64 * 1024;
 const READS_IN_A_ROW: u8 = 8;
@@ -96,8 +95,8 @@ pub(crate) fn with<P: Payload, T>(
 pub struct Connection<S, P: Payload> {
     io: S,
     shared: Shared<P>,
-    /// Until when what is held back may wait, and why.
-    hold: Option<(Urgency, Pin<Box<Sleep>>)>,
+    /// Until when what is held back may wait.
+    hold: Option<Pin<Box<Sleep>>>,
     flushing: bool,
     reads: u8,
 }
@@ -241,14 +240,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Payload> Connection<S, P> {
             let core = &self.shared.borrow().core;
             (core.urgency(), !core.takes_input())
         };
-        let waited = self.hold.as_mut().is_some_and(|(_, hold)| hold.as_mut().poll(cx).is_ready());
+        let waited = self.hold.as_mut().is_some_and(|hold| hold.as_mut().poll(cx).is_ready());
         if waited {
             self.hold = None;
         }
         let due = match urgency {
             None => self.flushing,
             Some(Urgency::Now) => true,
-            Some(urgency) => full || waited || self.hold(urgency, cx),
+            Some(Urgency::Held) => full || waited || self.hold(cx),
         };
         if due {
             match self.poll_write(cx) {
@@ -263,18 +262,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Payload> Connection<S, P> {
     }
 
     /// Begins to wait, unless that has begun already; whether it was long enough.
-    fn hold(&mut self, urgency: Urgency, cx: &mut Context<'_>) -> bool {
-        let wait = if urgency == Urgency::Later { HEAD_HOLD } else { ACK_HOLD };
-        let (_, sleep) = match &mut self.hold {
-            Some((known, _)) if *known >= urgency => return false,
-            Some(hold) => {
-                hold.0 = urgency;
-                hold.1.as_mut().reset(Instant::now() + wait);
-                hold
-            }
-            none => none.insert((urgency, Box::pin(tokio::time::sleep(wait)))),
-        };
-        sleep.as_mut().poll(cx).is_ready()
+    fn hold(&mut self, cx: &mut Context<'_>) -> bool {
+        let begin = || Box::pin(tokio::time::sleep(HOLD));
+        self.hold.is_none() && self.hold.insert(begin()).as_mut().poll(cx).is_ready()
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -308,6 +298,8 @@ impl<S, P: Payload> Drop for Connection<S, P> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
     use crate::Block;
     use crate::frame::Reason;
@@ -350,7 +342,7 @@ mod tests {
                 answer = answer => assert_eq!(answer.unwrap().status(), 204),
                 _ = served.accept() => panic!("there is no other call"),
             }
-            assert!((HEAD_HOLD..HEAD_HOLD * 2).contains(&begun.elapsed()));
+            assert!((HOLD..HOLD * 2).contains(&begun.elapsed()));
         });
     }
 

@@ -58,10 +58,8 @@ pub struct Limits {
 /// How soon something is to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
-    /// It may wait for a call's first message.
-    Later,
-    /// It may wait a little for company.
-    Soon,
+    /// It may wait a little for what goes with it: an acknowledgement for anything, a call's head for the first message.
+    Held,
     /// Somebody waits for it.
     Now,
 }
@@ -312,7 +310,7 @@ impl<P: Payload, E: Ends> Core<P, E> {
     fn want_update(&mut self, due: Due) {
         match due {
             Due::No => {}
-            Due::Soon => self.want(Urgency::Soon),
+            Due::Soon => self.want(Urgency::Held),
             Due::Now => self.want(Urgency::Now),
         }
     }
@@ -375,7 +373,7 @@ impl<P: Payload, E: Ends> Core<P, E> {
         } else {
             stream.sending = Sending::Open;
             self.heads.push(id);
-            self.want(Urgency::Later);
+            self.want(Urgency::Held);
         }
         Ok(())
     }

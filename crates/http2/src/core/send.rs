@@ -195,7 +195,7 @@ impl<P: Payload, E: Ends> Core<P, E> {
             self.want(Urgency::Now);
         }
         frame::put(&mut self.control, kind::SETTINGS, flag::ACK, 0, &[]);
-        self.want(Urgency::Soon);
+        self.want(Urgency::Held);
     }
 
     pub(super) fn put_ping(&mut self) {
@@ -205,7 +205,7 @@ impl<P: Payload, E: Ends> Core<P, E> {
 
     pub(super) fn put_pong(&mut self, opaque: [u8; 8]) {
         frame::put(&mut self.control, kind::PING, flag::ACK, 0, &opaque);
-        self.want(Urgency::Soon);
+        self.want(Urgency::Held);
     }
 
     /// Ends a stream; what the client still sends of it is passed over.

@@ -115,11 +115,11 @@ fn the_greeting_is_one_piece_and_answers_wait_for_company() {
     assert!(frames[2].0.has(flag::ACK) && frames[1].1 == (300_000_u32 - 65_535).to_be_bytes());
     core.receive(&one(kind::PING, 0, 0, b"12345678"));
     core.receive(&settings(&[]));
-    assert_eq!(core.urgency(), Some(Urgency::Soon));
+    assert_eq!(core.urgency(), Some(Urgency::Held));
     core.receive(&request(1, 0));
     core.accept().unwrap();
     core.send_head(1, Block::answer(200), false).unwrap();
-    assert_eq!(core.urgency(), Some(Urgency::Soon));
+    assert_eq!(core.urgency(), Some(Urgency::Held));
     core.send_data(1, Bytes::from_static(b"x")).unwrap();
     core.send_end(1, Some(Block::trailers().field("a", b"b"))).unwrap();
     assert_eq!(core.urgency(), Some(Urgency::Now));
@@ -134,7 +134,7 @@ fn the_greeting_is_one_piece_and_answers_wait_for_company() {
 fn a_head_alone_waits_the_longest_unless_it_is_flushed_or_the_end() {
     let mut core = called();
     core.send_head(1, Block::answer(200), false).unwrap();
-    assert_eq!(core.urgency(), Some(Urgency::Later));
+    assert_eq!(core.urgency(), Some(Urgency::Held));
     core.flush(1);
     assert_eq!(core.urgency(), Some(Urgency::Now));
     assert_eq!(kinds(&written(&mut core)), [(kind::HEADERS, 1)]);
