@@ -50,6 +50,16 @@ pub trait Duplex: AsyncRead + AsyncWrite + Debug + Send + Unpin {
     fn socket(&self) -> Option<&TcpStream> {
         None
     }
+
+    /// The socket, while what is read from it is what would be read here.
+    fn source(&self) -> Option<&TcpStream> {
+        None
+    }
+
+    /// The socket, while what is written to it is what would be written here.
+    fn sink(&self) -> Option<&TcpStream> {
+        None
+    }
 }
 
 /// A connection that came about. A closed set but for [`Stream::Way`], so that plain TCP costs a branch.
@@ -104,6 +114,24 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Some(stream),
             Self::Way(_) => None,
+        }
+    }
+
+    /// See [`Duplex::source`].
+    #[must_use]
+    pub fn source(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Way(stream) => stream.source(),
+        }
+    }
+
+    /// See [`Duplex::sink`].
+    #[must_use]
+    pub fn sink(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Way(stream) => stream.sink(),
         }
     }
 

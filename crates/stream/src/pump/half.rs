@@ -61,7 +61,7 @@ impl Left {
                 Self::Small(bytes, from) => &bytes[*from..],
                 Self::Piped(held) => {
                     // Only what goes to a socket is taken into a pipe.
-                    let sink = sink.tcp().ok_or(io::ErrorKind::Unsupported)?;
+                    let sink = sink.sink().ok_or(io::ErrorKind::Unsupported)?;
                     while held.pipe.held() > 0 {
                         ready!(held.pipe.poll_drain(cx, sink))?;
                     }
@@ -131,7 +131,7 @@ impl Half {
         let turn_ends = *moved + TURN_BYTES;
         for _ in 0..READS_IN_A_ROW_MAX {
             ready!(self.left.poll_write(cx, sink)).map_err(|_| Failed::Sink)?;
-            if self.ended && is_last && sink.tcp().is_some() {
+            if self.ended && is_last && sink.sink().is_some() {
                 return Poll::Ready(Ok(()));
             }
             if self.ended {
@@ -140,7 +140,7 @@ impl Half {
             if *moved >= turn_ends {
                 break;
             }
-            let pipe = source.tcp().filter(|_| sink.tcp().is_some()).zip(self.pipe());
+            let pipe = source.source().filter(|_| sink.sink().is_some()).zip(self.pipe());
             let count = match pipe {
                 Some((source, pipe)) => ready!(self.poll_splice(cx, pipe, source))?,
                 None => ready!(self.poll_copy(cx, source, sink))?,

@@ -5,13 +5,14 @@ use tokio::net::TcpStream;
 
 /// One side of a connection that is carried.
 pub trait Side: AsyncRead + AsyncWrite + Unpin {
-    /// The socket, where nothing stands between it and the bytes: what is read from the one is read from the other.
-    fn tcp(&self) -> Option<&TcpStream>;
+    /// The socket, while what is read from it is what would be read here.
+    fn source(&self) -> Option<&TcpStream>;
+
+    /// The socket, while what is written to it is what would be written here. Its close ends what is written then.
+    fn sink(&self) -> Option<&TcpStream>;
 
     /// The socket below it, for its options, whatever stands in between.
-    fn socket(&self) -> Option<&TcpStream> {
-        self.tcp()
-    }
+    fn socket(&self) -> Option<&TcpStream>;
 
     /// Makes the close that follows a reset, so that nobody takes what came before it for complete. Where that fails it
     /// is closed in the usual way.
@@ -19,7 +20,15 @@ pub trait Side: AsyncRead + AsyncWrite + Unpin {
 }
 
 impl Side for TcpStream {
-    fn tcp(&self) -> Option<&TcpStream> {
+    fn source(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+
+    fn sink(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+
+    fn socket(&self) -> Option<&TcpStream> {
         Some(self)
     }
 
@@ -29,8 +38,12 @@ impl Side for TcpStream {
 }
 
 impl Side for net::dial::Stream {
-    fn tcp(&self) -> Option<&TcpStream> {
-        Self::tcp(self)
+    fn source(&self) -> Option<&TcpStream> {
+        Self::source(self)
+    }
+
+    fn sink(&self) -> Option<&TcpStream> {
+        Self::sink(self)
     }
 
     fn socket(&self) -> Option<&TcpStream> {

@@ -314,7 +314,15 @@ struct Hoards {
 }
 
 impl Side for Hoards {
-    fn tcp(&self) -> Option<&TcpStream> {
+    fn source(&self) -> Option<&TcpStream> {
+        None
+    }
+
+    fn sink(&self) -> Option<&TcpStream> {
+        None
+    }
+
+    fn socket(&self) -> Option<&TcpStream> {
         None
     }
 
