@@ -2,6 +2,7 @@
 //!
 //! Where security is only offered, a host that has been found to speak TLS is asked in TLS, and plain when that fails;
 //! others are asked plain, which costs those that can do no more than that nothing, and in TLS when they demand it.
+//! Before a connection is made, those that are [kept](crate::kept) are tried.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -17,8 +18,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::files::security::Mode;
+use crate::framed::Framed;
 use crate::hosts::{Answer, Host, Speaks, Tunnel};
-use crate::peer::{Reply, read_reply, request};
+use crate::kept::{self, Back, Origin};
+use crate::peer::{Reply, Request, read_reply};
 use crate::sealed::{is_sealed, sealed};
 use crate::security::{Counts, Direction, Secured};
 use crate::shared::Clock;
@@ -32,7 +35,7 @@ thread_local! {
 
 /// A tunnel to a pod on another host.
 pub(crate) struct Found {
-    /// A socket, or sealed.
+    /// A socket, or sealed, or framed.
     pub(crate) stream: Stream,
     pub(crate) wants_header: bool,
     /// What the pod has said already.
@@ -48,6 +51,8 @@ pub(crate) struct Asker {
     pub(crate) secured: Secured,
     pub(crate) counts: Arc<Counts>,
     pub(crate) clock: Clock,
+    /// Connections are kept.
+    pub(crate) keeps: bool,
 }
 
 /// Why there is no tunnel.
@@ -57,6 +62,8 @@ enum Failed {
     Security(MutualError),
     /// It was asked plain and demands TLS.
     DemandsTls,
+    /// It had been kept, and the other side has closed it meanwhile: that answers nothing.
+    Stale,
 }
 
 impl From<Answer> for Failed {
@@ -75,9 +82,7 @@ impl Asker {
     ) -> Result<Found, Answer> {
         let question = Question { asker: &self, host: &host, cluster_port, within };
         let answer = tokio::time::timeout(within, question.ask()).await;
-        let found = answer.unwrap_or(Err(Answer::Silent))?;
-        self.counts.tunnel(Direction::Out, is_sealed(&found.stream));
-        Ok(found)
+        answer.unwrap_or(Err(Answer::Silent))
     }
 
     /// Notes that a host cannot be spoken to in TLS, and why.
@@ -109,8 +114,44 @@ struct Question<'a> {
 
 impl Question<'_> {
     async fn ask(&self) -> Result<Found, Answer> {
+        let found = match self.ask_kept().await {
+            Some(answered) => answered,
+            None => self.ask_anew().await,
+        };
+        found.map_err(|failed| self.answer(failed))
+    }
+
+    /// Over connections that are there, until one answers; `None` where none does.
+    async fn ask_kept(&self) -> Option<Result<Found, Failed>> {
+        let asker = self.asker;
+        if !asker.keeps {
+            return None;
+        }
+        loop {
+            let now = asker.clock.now();
+            let (stream, origin) = kept::take(self.host, &asker.secured, self.wants_tls(), now)?;
+            match self.over(stream, origin, true).await {
+                Err(Failed::Stale) => {}
+                answered => {
+                    self.host.asked_again();
+                    return Some(answered);
+                }
+            }
+        }
+    }
+
+    /// Whether a new connection would be secured.
+    fn wants_tls(&self) -> bool {
+        match self.asker.secured.mode() {
+            Mode::Off => false,
+            Mode::Offered => self.host.speaks() == Speaks::Tls,
+            Mode::Required => true,
+        }
+    }
+
+    async fn ask_anew(&self) -> Result<Found, Failed> {
         let mutual = self.asker.secured.mutual();
-        let found = match (self.asker.secured.mode(), mutual) {
+        match (self.asker.secured.mode(), mutual) {
             (Mode::Off, _) | (_, None) => self.plain().await,
             (Mode::Required, Some(mutual)) => self.secured(mutual).await,
             (Mode::Offered, Some(mutual)) if self.host.speaks() == Speaks::Tls => {
@@ -126,9 +167,14 @@ impl Question<'_> {
                 Err(Failed::DemandsTls) => self.secured(mutual).await,
                 answered => answered,
             },
-        };
-        found.map_err(|failed| match failed {
+        }
+    }
+
+    /// What a failure means for the host.
+    fn answer(&self, failed: Failed) -> Answer {
+        match failed {
             Failed::Answer(answer) => answer,
+            Failed::Stale => Answer::No,
             Failed::Security(error) => {
                 self.asker.distrust(self.host, &error);
                 Answer::Insecure
@@ -142,7 +188,7 @@ impl Question<'_> {
                 }
                 Answer::Insecure
             }
-        })
+        }
     }
 
     async fn dial(&self) -> Result<TcpStream, Failed> {
@@ -151,7 +197,13 @@ impl Question<'_> {
     }
 
     async fn plain(&self) -> Result<Found, Failed> {
-        self.over(Stream::Tcp(self.dial().await?)).await
+        self.over(Stream::Tcp(self.dial().await?), self.origin(), false).await
+    }
+
+    /// Of a connection that is made now.
+    fn origin(&self) -> Origin {
+        let (clock, secured) = (self.asker.clock, self.asker.secured.clone());
+        Origin { host: self.host.clone(), secured, made_at: clock.now(), clock }
     }
 
     /// Needs much memory, which plain questions shall not pay for.
@@ -169,7 +221,7 @@ impl Question<'_> {
         let stream = mutual.connect(stream, &self.host.target.host()).await;
         let stream = stream.map_err(Failed::Security)?;
         let resumed = stream.resumed();
-        let found = self.over(sealed(stream)).await;
+        let found = self.over(sealed(stream), self.origin(), false).await;
         if !matches!(found, Err(Failed::Security(_))) {
             self.asker.counts.complete(Direction::Out, resumed);
             self.host.speaks_tls(self.asker.clock.now());
@@ -177,17 +229,42 @@ impl Question<'_> {
         found
     }
 
-    async fn over(&self, mut stream: Stream) -> Result<Found, Failed> {
-        let sent = at_once::write_all(&mut stream, &request(self.cluster_port)).await;
-        if let Err(error) = sent {
-            return Err(broken(&stream, error));
-        }
-        let (reply, first) = reply(&mut stream).await?;
+    /// Over a connection that is there. Where it `rested`, its end says nothing of pods.
+    async fn over(
+        &self,
+        mut stream: Stream,
+        origin: Origin,
+        rested: bool,
+    ) -> Result<Found, Failed> {
+        let request = Request { cluster_port: self.cluster_port, keeps: self.asker.keeps };
+        let sent = at_once::write_all(&mut stream, &request.encode()).await;
+        let replied = match sent {
+            Ok(()) => reply(&mut stream).await,
+            Err(error) => Err(broken(&stream, error)),
+        };
+        let (reply, first) = match replied {
+            Err(Failed::Answer(Answer::No) | Failed::Security(_)) if rested => {
+                return Err(Failed::Stale);
+            }
+            replied => replied?,
+        };
         match reply {
             Reply::Busy => Err(Answer::Busy.into()),
             Reply::DemandsTls => Err(Failed::DemandsTls),
-            Reply::Tunnel { wants_header } => {
+            Reply::None => {
+                kept::keep(stream, origin);
+                Err(Answer::No.into())
+            }
+            Reply::Tunnel { wants_header, framed } => {
+                self.asker.counts.tunnel(Direction::Out, is_sealed(&stream));
                 let (host, tunnel) = (self.host.name.clone(), Tunnel::to(self.host));
+                let (stream, first) = match framed {
+                    true => {
+                        let framed = Framed::new(stream, first, Back::to_this_thread(origin));
+                        (Stream::Way(Box::new(framed)), Vec::new())
+                    }
+                    false => (stream, first),
+                };
                 Ok(Found { stream, wants_header, first, host, tunnel })
             }
         }

@@ -66,7 +66,7 @@ impl ClusterPorts {
         let cells = shared.clients.cells(&Key { cluster_port: port, host });
         cells.result(&CLIENT_RESULTS, result);
         let mut found = found?;
-        if let Stream::Tcp(socket) = &found.stream {
+        if let Some(socket) = found.stream.socket() {
             let _ = stream::keep_alive(socket);
             // Nobody knows who of the two speaks first.
             net::dial::acknowledge(socket);

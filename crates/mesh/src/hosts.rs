@@ -122,6 +122,8 @@ pub struct Host {
     /// When it is to be found out again.
     probe_at: AtomicU64,
     answers: [AtomicU64; Answer::ALL.len()],
+    /// How often one of these came over a connection that had been kept.
+    asked_again: AtomicU64,
 }
 
 impl Host {
@@ -140,6 +142,7 @@ impl Host {
             failure: AtomicU8::new(0),
             probe_at: AtomicU64::new(0),
             answers: std::array::from_fn(|_| AtomicU64::new(0)),
+            asked_again: AtomicU64::new(0),
         }
     }
 
@@ -250,6 +253,17 @@ impl Host {
     /// Whether it is time to find out. What speaks TLS tells by itself when it does so no more.
     pub(crate) fn is_probe_due(&self, now: Millis) -> bool {
         self.speaks() != Speaks::Tls && self.probe_at.load(Ordering::Relaxed) <= now
+    }
+
+    /// Notes that it was asked over a connection that had been kept.
+    pub(crate) fn asked_again(&self) {
+        self.asked_again.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it was asked over a connection that had been kept.
+    #[must_use]
+    pub fn times_asked_again(&self) -> u64 {
+        self.asked_again.load(Ordering::Relaxed)
     }
 
     /// How often it was asked, by what it answered.

@@ -11,7 +11,12 @@ mod ask;
 mod asking;
 mod dial;
 pub mod files;
+mod framed;
+pub mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hosts;
+mod kept;
 pub mod knock;
 pub mod peer;
 pub mod pods;

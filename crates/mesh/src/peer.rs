@@ -4,6 +4,11 @@
 //! The asked one answers `SENDPROXY=true` or `SENDPROXY=false` CRLF and is a tunnel to a pod from then on, or `BUSY`
 //! CRLF and closes, or closes: no such pod here. `SENDPROXY` says whether the pod wants every connection to begin with
 //! a header; that it does is the asking host's work.
+//!
+//! A host of our kind asks with 124 for 123, which means nothing to an original, and is answered by another of our kind
+//! with `SENDPROXY=true FRAMES` or `SENDPROXY=false FRAMES`: the tunnel is in [`crate::frames`], and the connection can
+//! be asked for the next pod when both its directions have ended. Such a one answers `NONE` CRLF, and goes on, where
+//! there is no such pod.
 
 /// The longest request, its CRLF included.
 pub const REQUEST_BYTES_MAX: usize = 56;
@@ -16,24 +21,37 @@ pub const DEMANDS_TLS: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x47];
 pub const BUSY: &[u8] = b"BUSY\r\n";
 
 const PREFIX: &[u8] = b"PROXY TCP4 ";
+/// How a request begins whose asker knows frames.
+const KEEPS: &[u8] = b"PROXY TCP4 1.2.3.4 1.2.3.4 124 ";
 
 /// What the other side sent is none of this protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not the protocol of peers: {0}")]
 pub struct NotAPeer(&'static str);
 
-/// The request for a pod of a cluster port.
-#[must_use]
-pub fn request(cluster_port: u16) -> Vec<u8> {
-    format!("PROXY TCP4 1.2.3.4 1.2.3.4 123 {cluster_port}\r\n").into_bytes()
+/// What a peer asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// A pod of this.
+    pub cluster_port: u16,
+    /// It knows frames, and would keep the connection.
+    pub keeps: bool,
 }
 
-/// Reads a request from the beginning of what a peer sent: the cluster port, and how many bytes the request has. `None`
-/// while it is not complete.
+impl Request {
+    /// As it is sent.
+    #[must_use]
+    pub fn encode(self) -> Vec<u8> {
+        let mark = if self.keeps { 124 } else { 123 };
+        format!("PROXY TCP4 1.2.3.4 1.2.3.4 {mark} {}\r\n", self.cluster_port).into_bytes()
+    }
+}
+
+/// Reads a request from the beginning of what a peer sent, and how many bytes it has. `None` while it is not complete.
 ///
 /// # Errors
 /// [`NotAPeer`]: close the connection.
-pub fn read_request(bytes: &[u8]) -> Result<Option<(u16, usize)>, NotAPeer> {
+pub fn read_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, NotAPeer> {
     let known = bytes.len().min(PREFIX.len());
     if bytes[..known] != PREFIX[..known] {
         return Err(NotAPeer("it does not begin with PROXY TCP4"));
@@ -47,7 +65,8 @@ pub fn read_request(bytes: &[u8]) -> Result<Option<(u16, usize)>, NotAPeer> {
     let last = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
     let port = std::str::from_utf8(last).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
     let port = port.and_then(|text| text.parse().ok()).filter(|port| *port > 0);
-    Ok(Some((port.ok_or(NotAPeer("its last field is no port"))?, length)))
+    let cluster_port = port.ok_or(NotAPeer("its last field is no port"))?;
+    Ok(Some((Request { cluster_port, keeps: line.starts_with(KEEPS) }, length)))
 }
 
 /// A peer's answer.
@@ -57,7 +76,11 @@ pub enum Reply {
     Tunnel {
         /// Whether the pod wants a PROXY protocol header first.
         wants_header: bool,
+        /// It is in frames, and the connection can be kept.
+        framed: bool,
     },
+    /// It has no such pod, and the connection can be kept. Who does not know frames is told so by the end of it.
+    None,
     /// Its pods are full.
     Busy,
     /// It wants to be asked over TLS.
@@ -69,8 +92,11 @@ impl Reply {
     #[must_use]
     pub fn encode(self) -> &'static [u8] {
         match self {
-            Self::Tunnel { wants_header: true } => b"SENDPROXY=true\r\n",
-            Self::Tunnel { wants_header: false } => b"SENDPROXY=false\r\n",
+            Self::Tunnel { wants_header: true, framed: false } => b"SENDPROXY=true\r\n",
+            Self::Tunnel { wants_header: false, framed: false } => b"SENDPROXY=false\r\n",
+            Self::Tunnel { wants_header: true, framed: true } => b"SENDPROXY=true FRAMES\r\n",
+            Self::Tunnel { wants_header: false, framed: true } => b"SENDPROXY=false FRAMES\r\n",
+            Self::None => b"NONE\r\n",
             Self::Busy => BUSY,
             Self::DemandsTls => &DEMANDS_TLS,
         }
@@ -101,8 +127,11 @@ pub fn read_reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, NotAPeer> {
         };
     };
     let reply = match line {
-        b"SENDPROXY=true" => Reply::Tunnel { wants_header: true },
-        b"SENDPROXY=false" => Reply::Tunnel { wants_header: false },
+        b"SENDPROXY=true" => Reply::Tunnel { wants_header: true, framed: false },
+        b"SENDPROXY=false" => Reply::Tunnel { wants_header: false, framed: false },
+        b"SENDPROXY=true FRAMES" => Reply::Tunnel { wants_header: true, framed: true },
+        b"SENDPROXY=false FRAMES" => Reply::Tunnel { wants_header: false, framed: true },
+        b"NONE" => Reply::None,
         b"BUSY" => Reply::Busy,
         _ => return Err(NotAPeer("an answer that is none")),
     };
@@ -122,14 +151,24 @@ mod tests {
 
     #[test]
     fn requests() {
-        assert_eq!(request(61_000), b"PROXY TCP4 1.2.3.4 1.2.3.4 123 61000\r\n");
+        let asks = |cluster_port, keeps| Request { cluster_port, keeps };
+        for (request, sent) in [
+            (asks(61_000, false), "PROXY TCP4 1.2.3.4 1.2.3.4 123 61000\r\n"),
+            (asks(61_000, true), "PROXY TCP4 1.2.3.4 1.2.3.4 124 61000\r\n"),
+        ] {
+            assert_eq!(request.encode(), sent.as_bytes());
+            assert_eq!(read_request(sent.as_bytes()), Ok(Some((request, sent.len()))));
+        }
         let longest = "PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n";
         assert_eq!(longest.len(), REQUEST_BYTES_MAX);
         for (sent, expected) in [
-            ("PROXY TCP4 1.2.3.4 1.2.3.4 123 61000\r\n", Ok(Some((61_000, 38)))),
-            ("PROXY TCP4 1.2.3.4 1.2.3.4 123 61000\r\nmore\r\n", Ok(Some((61_000, 38)))),
-            (longest, Ok(Some((65_535, 56)))),
-            ("PROXY TCP4 1\r\n", Ok(Some((1, 14)))),
+            ("PROXY TCP4 1.2.3.4 1.2.3.4 123 61000\r\n", Ok(Some((asks(61_000, false), 38)))),
+            (
+                "PROXY TCP4 1.2.3.4 1.2.3.4 123 61000\r\nmore\r\n",
+                Ok(Some((asks(61_000, false), 38))),
+            ),
+            (longest, Ok(Some((asks(65_535, false), 56)))),
+            ("PROXY TCP4 1\r\n", Ok(Some((asks(1, false), 14)))),
             ("", Ok(None)),
             ("PROXY TC", Ok(None)),
             ("PROXY TCP4 1.2.3.4 1.2.3.4 123 61000\r", Ok(None)),
@@ -154,8 +193,9 @@ mod tests {
 
     #[test]
     fn replies() {
-        let tunnel = |wants_header| Reply::Tunnel { wants_header };
-        for reply in [tunnel(true), tunnel(false), Reply::Busy, Reply::DemandsTls] {
+        let tunnels = [(true, true), (true, false), (false, true), (false, false)];
+        let tunnels = tunnels.map(|(wants_header, framed)| Reply::Tunnel { wants_header, framed });
+        for reply in tunnels.into_iter().chain([Reply::Busy, Reply::None, Reply::DemandsTls]) {
             let whole = reply.encode();
             for cut in 0..whole.len() {
                 assert_eq!(read_reply(&whole[..cut]), Ok(None));

@@ -19,6 +19,7 @@ use net::timer::Beat;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::kept;
 use crate::shared::{Counted, Shared};
 use crate::stats::{Cells, Family, Key, Used};
 
@@ -60,6 +61,8 @@ pub(crate) struct Worker {
     peers: RefCell<Used>,
     /// The host in the keys of peers' counts.
     no_host: Arc<str>,
+    /// Whether the sockets are about to close.
+    closing: watch::Receiver<bool>,
 }
 
 impl Worker {
@@ -93,6 +96,8 @@ enum Side {
 /// # Errors
 /// The kernel's, where a socket cannot be watched.
 pub fn serve(shared: &Arc<Shared>, seed: u64, sockets: Sockets) -> io::Result<Serving> {
+    kept::begin();
+    let (close, closing) = watch::channel(false);
     let worker = Rc::new(Worker {
         shared: shared.clone(),
         rng: RefCell::new(Rng::new(seed)),
@@ -100,8 +105,8 @@ pub fn serve(shared: &Arc<Shared>, seed: u64, sockets: Sockets) -> io::Result<Se
         clients: RefCell::default(),
         peers: RefCell::default(),
         no_host: "".into(),
+        closing: closing.clone(),
     });
-    let (close, closing) = watch::channel(false);
     let sides = [(Side::Clients, sockets.clients), (Side::Peers, sockets.peers)];
     for (side, sockets) in sides {
         for socket in sockets {

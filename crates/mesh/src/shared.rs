@@ -16,6 +16,7 @@ use crate::Millis;
 use crate::asking::Asker;
 use crate::files::settings::Settings;
 use crate::hosts::{Host, Registry};
+use crate::kept;
 use crate::pods::{Accounts, Pods};
 use crate::security::{Counts, Secured};
 use crate::source::Files;
@@ -142,6 +143,8 @@ pub struct Shared {
     draining: AtomicBool,
     connections: AtomicUsize,
     connections_max: usize,
+    /// Connections of peers of which nothing is asked now.
+    resting: AtomicUsize,
     pub(crate) dialer: Dialer,
     /// Connections of clients.
     pub clients: Family,
@@ -163,6 +166,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             connections_max,
+            resting: AtomicUsize::new(0),
             dialer,
             clients: Family::default(),
             peers: Family::default(),
@@ -177,6 +181,7 @@ impl Shared {
             secured: state.secured.clone(),
             counts: self.security.clone(),
             clock: self.clock,
+            keeps: state.settings.keeps && kept::is_begun(),
         }
     }
 
@@ -237,6 +242,29 @@ impl Shared {
 
     pub(crate) fn is_full(&self) -> bool {
         self.open_connections() >= self.connections_max
+    }
+}
+
+/// One in so many connections may be a peer's that rests.
+const RESTING_SHARE: usize = 8;
+
+/// A connection of a peer that rests, until dropped.
+#[derive(Debug)]
+pub(crate) struct Resting<'s>(&'s Shared);
+
+impl<'s> Resting<'s> {
+    /// `None` where others need the room.
+    pub(crate) fn begin(shared: &'s Shared) -> Option<Self> {
+        let most = shared.connections_max / RESTING_SHARE;
+        let begun = Self(shared);
+        let there = shared.resting.fetch_add(1, Ordering::Relaxed);
+        (there < most && !shared.is_full()).then_some(begun)
+    }
+}
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.0.resting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

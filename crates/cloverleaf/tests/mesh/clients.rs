@@ -150,7 +150,7 @@ fn an_original_is_asked_in_its_words_and_what_follows_its_answer_is_the_clients(
     assert_eq!(read(&mut stream, 13), "SSH-2.0-pod\r\n");
     send_all(&mut stream, b"hello");
     assert_eq!(read_all(&mut stream), "hello");
-    assert_eq!(*original.requests.lock().unwrap(), [REQUEST.to_vec()]);
+    assert_eq!(*original.requests.lock().unwrap(), [KEEPING_REQUEST.to_vec()]);
     let host = format!("{}:{PEER_PORT}", network.address(2));
     let name = "cloverleaf_mesh_connections_total";
     mesh.wait_metric(

@@ -3,6 +3,7 @@
 
 mod beside;
 mod clients;
+mod kept;
 mod leaks;
 mod peers;
 mod reload;

@@ -95,7 +95,7 @@ fn all_pairs_of_secured_plain_and_original_hosts_work_together() {
     }
     assert_eq!((tunnels(&plain, "out", "plain"), tunnels(&plain, "in", "plain")), (3.0, 2.0));
     let asked = original.requests.lock().unwrap().clone();
-    let request = b"PROXY TCP4 1.2.3.4 1.2.3.4 123 61004\r\n";
+    let request = b"PROXY TCP4 1.2.3.4 1.2.3.4 124 61004\r\n";
     assert_eq!(asked.iter().filter(|asked| *asked == request).count(), 3, "{asked:?}");
 }
 

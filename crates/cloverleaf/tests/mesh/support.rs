@@ -18,6 +18,8 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(15);
 pub(crate) const PEER_PORT: u16 = 32_767;
 /// What the original sends for cluster port 61000.
 pub(crate) const REQUEST: &[u8] = b"PROXY TCP4 1.2.3.4 1.2.3.4 123 61000\r\n";
+/// What a host of our kind sends: the field that differs means nothing to the original.
+pub(crate) const KEEPING_REQUEST: &[u8] = b"PROXY TCP4 1.2.3.4 1.2.3.4 124 61000\r\n";
 
 /// The program on a host.
 pub(crate) struct Mesh<'n> {

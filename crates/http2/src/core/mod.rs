@@ -58,7 +58,8 @@ pub struct Limits {
 /// How soon something is to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
-    /// It may wait a little for what goes with it: an acknowledgement for anything, a call's head for the first message.
+    /// It may wait a little for what goes with it: an acknowledgement for anything, a call's head for its first
+    /// message.
     Held,
     /// Somebody waits for it.
     Now,

@@ -100,6 +100,8 @@ pub struct Settings {
     pub no_header: PortSet,
     /// `STEERING`
     pub steering: Steering,
+    /// `KEEPTUNNELS`: connections to hosts of our kind are used again.
+    pub keeps: bool,
     /// `SECURITY`, `CERTIFICATE`, `CERTIFICATEKEY`, `AUTHORITIES` and `IDENTITIES`
     pub security: Security,
     /// `KEEPEMPTY`
@@ -125,6 +127,7 @@ impl Settings {
             trusted: Senders::any(),
             no_header: PortSet::default(),
             steering: Steering::Auto,
+            keeps: true,
             security: Security::defaults(folder),
             keep_when_empty: KeepWhenEmpty { hosts: true, mappings: false },
             times: Times::default(),
@@ -139,7 +142,7 @@ type Odd = Vec<String>;
 /// Takes a value over.
 type Set = fn(&mut Settings, &str, &Path) -> Result<Odd, Expected>;
 
-const KEYS: [(&str, Set); 25] = [
+const KEYS: [(&str, Set); 26] = [
     ("HOSTSCONF", |s, v, folder| path(&mut s.hosts_file, v, folder)),
     ("PORTSCONF", |s, v, folder| path(&mut s.mappings_file, v, folder)),
     ("HOST", |s, v, _| host_name(&mut s.host, v)),
@@ -164,6 +167,14 @@ const KEYS: [(&str, Set); 25] = [
             "bpf" => Steering::Bpf,
             "bind" => Steering::Bind,
             _ => return Err("auto, bpf or bind"),
+        };
+        Ok(Vec::new())
+    }),
+    ("KEEPTUNNELS", |s, v, _| {
+        s.keeps = match v {
+            "on" => true,
+            "off" => false,
+            _ => return Err("on or off"),
         };
         Ok(Vec::new())
     }),
@@ -346,6 +357,7 @@ mod tests {
             ("HOST a b\n", &["error: HOST"]),
             ("HOST \"::1\"\nPODHOST ''\n", &[]),
             ("STEERING xdp\n", &["auto, bpf or bind"]),
+            ("KEEPTUNNELS off\nKEEPTUNNELS 1\n", &["on or off"]),
             ("PEERS hosts,10.0.0.0/8\nTRUSTED none\n", &[]),
             ("PEERS 10.0.0.0/80\n", &["error: PEERS"]),
             ("HEADERWAIT 0\nIDLETIMEOUT 0\nDRAIN 1h\n", &["error: HEADERWAIT", "error: DRAIN"]),

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use net::dial::Stream;
 use stream::{Client, Opening, Pod, pump};
 use tokio::net::TcpStream;
 
@@ -43,7 +42,7 @@ pub(super) async fn serve(
         return;
     };
     // The client waits for the pod's first words, which the other host's socket may hold back.
-    if let (Held::Tunnel(_), Stream::Tcp(tunnel)) = (&found.held, &found.stream)
+    if let (Held::Tunnel(_), Some(tunnel)) = (&found.held, found.stream.socket())
         && !is_readable(&stream)
     {
         net::dial::acknowledge(tunnel);

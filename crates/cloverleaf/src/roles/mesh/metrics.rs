@@ -102,16 +102,22 @@ fn hosts(shared: &Shared) -> Vec<Family> {
         "What other hosts answered when they were asked for a pod",
         Kind::Counter,
     );
+    let mut again = Family::new(
+        "cloverleaf_mesh_host_asked_again_total",
+        "How often other hosts were asked over a connection that had been kept",
+        Kind::Counter,
+    );
     let now = shared.now();
     for host in &shared.state().hosts {
         let label = ("host", host.name.to_string());
         up.push(vec![label.clone()], Value::Int(host.is_up(now).into()));
+        again.push(vec![label.clone()], Value::Int(host.times_asked_again()));
         for (answer, count) in host.answers().filter(|(_, count)| *count > 0) {
             let labels = vec![label.clone(), ("answer", answer.to_owned())];
             answers.push(labels, Value::Int(count));
         }
     }
-    vec![up, answers]
+    vec![up, answers, again]
 }
 
 fn security(shared: &Shared) -> [Family; 4] {
