@@ -1,5 +1,5 @@
 //! A connection between two hosts while it carries one connection of a client in [`crate::frames`]. When both
-//! directions have ended it goes back to where it is kept; broken off, or not ended, it is closed.
+//! directions have ended it goes back to where it is kept; broken off, or dropped before, it is closed.
 
 use std::cell::Cell;
 use std::fmt::Debug;
@@ -86,7 +86,7 @@ impl<H: Home> Framed<H> {
 impl Writer {
     /// Begins what comes next, where nothing is begun.
     fn begin(&mut self, payload: usize) {
-        if self.stage == Stage::Raw || self.left > 0 || self.head_written < HEAD_BYTES {
+        if self.stage == Stage::Raw || self.is_within() {
             return;
         }
         if self.sent >= RAW_AFTER_BYTES {
@@ -95,6 +95,11 @@ impl Writer {
             (self.head, self.left) = head(payload);
         }
         self.head_written = 0;
+    }
+
+    /// Whether a frame has begun and is not complete.
+    fn is_within(&self) -> bool {
+        self.left > 0 || self.head_written < HEAD_BYTES
     }
 
     /// How much payload may be written now.
@@ -128,13 +133,16 @@ impl Writer {
 
 impl<H: Home> Drop for Framed<H> {
     fn drop(&mut self) {
-        let has_ended = self.reader.has_ended() && self.writer.stage == Stage::Ended;
-        if has_ended
-            && self.early.is_empty()
-            && !self.is_broken.get()
-            && let Some(stream) = self.stream.take()
-        {
-            self.home.take_back(stream, std::mem::take(&mut self.behind));
+        let Some(stream) = self.stream.take().filter(|_| !self.is_broken.get()) else { return };
+        match self.writer.stage {
+            Stage::Ended if self.reader.has_ended() && self.early.is_empty() => {
+                self.home.take_back(stream, std::mem::take(&mut self.behind));
+            }
+            // A socket that is closed has ended in order, and so has this: as far as the kernel takes it at once.
+            Stage::Frames if !self.writer.is_within() => {
+                let _ = stream.tcp().map(|socket| socket.try_write(&END));
+            }
+            _ => {}
         }
     }
 }
@@ -288,5 +296,95 @@ impl<H: Home + Unpin> AsyncWrite for Framed<H> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[derive(Debug, Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl Home for Kept {
+        fn take_back(&mut self, _: Stream, behind: Vec<u8>) {
+            self.0.lock().unwrap().push(behind);
+        }
+    }
+
+    async fn pair() -> (Framed<Kept>, TcpStream, Kept) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let far = listener.accept().await.unwrap().0;
+        let kept = Kept::default();
+        near.writable().await.unwrap();
+        (Framed::new(Stream::Tcp(near), Vec::new(), kept.clone()), far, kept)
+    }
+
+    /// What the other side hears when this one is dropped, and whether that ends in order.
+    async fn heard(framed: Framed<Kept>, mut far: TcpStream) -> (Vec<u8>, bool) {
+        drop(framed);
+        let mut heard = Vec::new();
+        let in_order = far.read_to_end(&mut heard).await.is_ok();
+        (heard, in_order)
+    }
+
+    #[tokio::test]
+    async fn it_is_kept_after_both_ends_alone() {
+        let (mut framed, mut far, kept) = pair().await;
+        far.write_all(b"\0\0\0\x01x\0\0\0\0more").await.unwrap();
+        let mut said = Vec::new();
+        framed.read_to_end(&mut said).await.unwrap();
+        assert_eq!((said.as_slice(), framed.behind.as_slice()), (&b"x"[..], &b"more"[..]));
+        framed.write_all(b"yz").await.unwrap();
+        framed.shutdown().await.unwrap();
+        assert_eq!(heard(framed, far).await, (b"\0\0\0\x02yz\0\0\0\0".to_vec(), true));
+        assert_eq!(*kept.0.lock().unwrap(), [b"more".to_vec()]);
+    }
+
+    #[tokio::test]
+    async fn dropped_before_it_ends_in_order_and_broken_it_does_not() {
+        let (mut framed, far, kept) = pair().await;
+        framed.write_all(b"yz").await.unwrap();
+        assert_eq!(heard(framed, far).await, (b"\0\0\0\x02yz\0\0\0\0".to_vec(), true));
+        let (framed, far, other) = pair().await;
+        framed.reset_on_close();
+        assert_eq!(heard(framed, far).await, (Vec::new(), false));
+        assert!(kept.0.lock().unwrap().is_empty() && other.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn much_goes_without_frames_and_small_pieces_together() {
+        let (mut framed, mut far, kept) = pair().await;
+        let pieces = [&b"a"[..], b"", b"bc"].map(IoSlice::new);
+        assert_eq!(framed.write_vectored(&pieces).await.unwrap(), 3);
+        let mut head = [0; 7];
+        far.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"\0\0\0\x03abc");
+        let payload = vec![7; 2 * RAW_AFTER_BYTES];
+        let reads = net::task::spawn("reads", async move {
+            let mut all = Vec::new();
+            far.read_to_end(&mut all).await.unwrap();
+            all
+        });
+        for piece in payload.chunks(RAW_AFTER_BYTES / 3) {
+            framed.write_all(piece).await.unwrap();
+        }
+        assert!(framed.sink().is_some() && framed.source().is_none());
+        framed.shutdown().await.unwrap();
+        drop(framed);
+        let mut all = reads.await.unwrap();
+        let mut reader = Reader::default();
+        let Taken { payload: count, used } = reader.take(&mut all).unwrap();
+        assert_eq!(
+            (&all[..count] == payload.as_slice(), used, reader.is_raw()),
+            (true, all.len(), true)
+        );
+        assert!(kept.0.lock().unwrap().is_empty());
     }
 }
