@@ -2,7 +2,7 @@
 //!
 //! Where security is only offered, a host that has been found to speak TLS is asked in TLS, and plain when that fails;
 //! others are asked plain, which costs those that can do no more than that nothing, and in TLS when they demand it.
-//! Before a connection is made, those that are [kept](crate::kept) are tried.
+//! Before a connection is made, those that are [`kept`] are tried.
 
 use std::cell::Cell;
 use std::future::Future;
