@@ -170,7 +170,7 @@ impl<H: Home + Unpin> Duplex for Framed<H> {
     }
 
     fn sink(&self) -> Option<&TcpStream> {
-        let is_raw = self.writer.stage == Stage::Raw && self.writer.head_written == HEAD_BYTES;
+        let is_raw = self.writer.stage == Stage::Raw && !self.writer.is_within();
         self.stream.as_ref().filter(|_| is_raw)?.sink()
     }
 }
