@@ -1,7 +1,7 @@
 //! Connections between hosts of our kind that are used again: for whom, until when, and byte for byte.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use testkit::certs::Wanted;
@@ -138,13 +138,6 @@ fn what_is_secured_is_used_again_until_certificates_change() {
         made(&meshes[1]) > before
     });
     assert!(renewed, "{before} handshakes");
-}
-
-/// Host 2 asks host 1 for a pod, and would keep the connection.
-fn ask(network: &Network, request: &[u8]) -> TcpStream {
-    let mut stream = connect(network, 2, (network.address(1), PEER_PORT));
-    stream.write_all(request).unwrap();
-    stream
 }
 
 #[test]

@@ -1,18 +1,11 @@
 //! What an original proxy sees that asks this program for a pod, byte for byte.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::TcpStream;
 
 use testkit::Network;
 
 use crate::support::*;
-
-/// Host 2 asks host 1.
-fn ask(network: &Network, request: &[u8]) -> TcpStream {
-    let mut stream = connect(network, 2, (network.address(1), PEER_PORT));
-    stream.write_all(request).unwrap();
-    stream
-}
 
 #[test]
 fn a_pod_is_given_in_the_words_of_the_original() {

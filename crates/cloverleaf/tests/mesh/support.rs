@@ -196,6 +196,13 @@ pub(crate) fn client(network: &Network, host: u8) -> TcpStream {
     connect(network, host, (network.address(host), 61_000))
 }
 
+/// Host 2 asks host 1 for a pod.
+pub(crate) fn ask(network: &Network, request: &[u8]) -> TcpStream {
+    let mut stream = connect(network, 2, (network.address(1), PEER_PORT));
+    stream.write_all(request).unwrap();
+    stream
+}
+
 /// Sends and says that this was all.
 pub(crate) fn send_all(stream: &mut TcpStream, bytes: &[u8]) {
     stream.write_all(bytes).unwrap();
