@@ -53,6 +53,16 @@ func newDialer(target string) (dialer, error) {
 
 // newTLS is nil where the server is spoken to in plain text.
 func newTLS() (*tls.Config, error) {
+	secure, err := certificates()
+	if secure == nil || err != nil {
+		return nil, err
+	}
+	secure.ServerName, _, err = net.SplitHostPort(*proxy)
+	return secure, err
+}
+
+// certificates are those that the flags name, nil where there are none.
+func certificates() (*tls.Config, error) {
 	if *ca == "" {
 		return nil, nil
 	}
@@ -64,11 +74,7 @@ func newTLS() (*tls.Config, error) {
 	if !pool.AppendCertsFromPEM(authorities) {
 		return nil, errors.New("-ca: no certificate in it")
 	}
-	host, _, err := net.SplitHostPort(*proxy)
-	if err != nil {
-		return nil, err
-	}
-	secure := &tls.Config{RootCAs: pool, ServerName: host, MinVersion: tls.VersionTLS12}
+	secure := &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	if *cert != "" {
 		shown, err := tls.LoadX509KeyPair(*cert, *key)
 		if err != nil {

@@ -21,7 +21,7 @@ var (
 	besideTarget = flag.String("beside-target", "", "a source, or for unread what is not read from or does not read")
 	seconds      = flag.Float64("seconds", 3, "of load that counts")
 	warmUp       = flag.Duration("warm-up", 700*time.Millisecond, "of load before the part that counts")
-	listen       = flag.String("listen", "", "targets: the address of this host")
+	listen       = flag.String("listen", "", "targets: the address of this host; relay-server: where clients come, as HOST:PORT")
 )
 
 const (

@@ -1,5 +1,6 @@
 // The load of `cargo xtask bench tunnel`, on Konnectivity's own library, and the targets that it goes to. dial.go has the
-// ways of connecting, load.go the loads, targets.go the targets. It must not know who serves.
+// ways of connecting, load.go the loads, targets.go the targets, relay.go what stands beside Cloverleaf. Loads must not know
+// who serves.
 package main
 
 import (
@@ -19,18 +20,23 @@ var (
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "targets, or the name of a load, then flags")
+		fmt.Fprintln(os.Stderr, "targets, relay-server, relay-agent, or the name of a load, then flags")
 		os.Exit(2)
 	}
 	name := os.Args[1]
 	os.Args = append(os.Args[:1], os.Args[2:]...)
 	flag.Parse()
 	var err error
-	if name == "targets" {
+	switch load := loads[name]; {
+	case name == "targets":
 		err = serveTargets(*listen)
-	} else if load := loads[name]; load != nil {
+	case name == "relay-server":
+		err = serveRelay()
+	case name == "relay-agent":
+		err = runRelayAgent()
+	case load != nil:
 		err = runLoad(load)
-	} else {
+	default:
 		err = fmt.Errorf("%q is no load", name)
 	}
 	if err != nil {

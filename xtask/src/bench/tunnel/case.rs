@@ -93,14 +93,15 @@ impl Case {
 
     /// Those that can do it, in the order in which they take turns.
     pub(super) fn ways(self) -> &'static [Way] {
-        use Way::{Direct, Forward, Grpc, GrpcReuse, HttpConnect, Rathole};
+        use Way::{Direct, Forward, GoRelay, Grpc, GrpcReuse, HttpConnect, Rathole};
         match self {
-            Case::Link | Case::Rtt => &[Direct, Grpc, HttpConnect, Forward],
-            Case::Bulk => &[Direct, Grpc, HttpConnect],
-            Case::Conn | Case::Unread | Case::First => {
-                &[Direct, Grpc, GrpcReuse, HttpConnect, Forward]
-            }
-            Case::Idle => &[Grpc, GrpcReuse, HttpConnect, Forward],
+            Case::Link => &[Direct, Grpc, HttpConnect, Forward],
+            Case::Rtt => &[Direct, Grpc, GoRelay, HttpConnect, Forward],
+            Case::Bulk => &[Direct, Grpc, GoRelay, HttpConnect],
+            // Beside each other: what they are held against changes within minutes.
+            Case::Conn => &[Direct, Grpc, GoRelay, GrpcReuse, HttpConnect, Forward],
+            Case::Unread | Case::First => &[Direct, Grpc, GrpcReuse, HttpConnect, Forward],
+            Case::Idle => &[Grpc, GoRelay, GrpcReuse, HttpConnect, Forward],
             // The official library ends no direction alone.
             Case::Half => &[Direct, HttpConnect, Forward],
             Case::Forward => &[Direct, Forward, Rathole],

@@ -1,5 +1,5 @@
 //! What stands between clients and targets: our server and agent, and `tunnel forward` in front of them where clients
-//! know no tunnel; or rathole in their place; or nothing. Must not know what is asked of them.
+//! know no tunnel; or rathole or a relay in Go in their place; or nothing. Must not know what is asked of them.
 
 use std::{
     fs,
@@ -15,12 +15,12 @@ use anyhow::{Context, Result, ensure};
 use super::{
     CORES, Way,
     field::{Field, HUB, port},
-    rathole,
+    rathole, relay,
 };
 use crate::bench::{hosts, process::Server};
 
 /// The server's ports, as they are without being chosen.
-const CLIENT_PORT: u16 = 8090;
+pub(super) const CLIENT_PORT: u16 = 8090;
 const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8092);
 /// Clients without a tunnel's client find each target that much below its port.
 const BELOW_TARGET: u16 = 2_000;
@@ -60,6 +60,7 @@ impl Ends {
                 let program = programs.rathole.context("no rathole")?;
                 (ends.server, ends.agent) = rathole::start(program, field, folder)?;
             }
+            Way::GoRelay => (ends.server, ends.agent) = relay::start(field, folder)?,
             _ => {
                 let mode = if way == Way::HttpConnect { "http-connect" } else { "grpc" };
                 let spawn = |host, name: &str, arguments: &[String]| {
@@ -82,10 +83,20 @@ impl Ends {
                 let ready = testkit::wait_until(READY_WITHIN, || hosts::is_ready(HEALTH));
                 ensure!(ready, "no agent has come to the server");
             }
+            if self.way == Way::GoRelay {
+                let come = || self.server.as_ref().is_some_and(relay::is_ready);
+                ensure!(testkit::wait_until(READY_WITHIN, come), "no agent has come to the relay");
+            }
             if self.is_plain() {
                 let address = (self.target(field, port::ECHO)).parse().context("an address")?;
                 let through = testkit::wait_until(READY_WITHIN, || is_through(address));
                 ensure!(through, "no byte comes back from {address}");
+                // One port after the other opens.
+                for port in port::ALL {
+                    let address = self.target(field, port).parse().context("an address")?;
+                    let open = testkit::wait_until(READY_WITHIN, || is_open(address));
+                    ensure!(open, "nobody listens at {address}");
+                }
             }
             Ok(())
         })
@@ -204,6 +215,10 @@ fn forward(field: &Field) -> Vec<String> {
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn is_open(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, TRIP_WITHIN).is_ok()
 }
 
 /// Whether a byte comes back from an echo.

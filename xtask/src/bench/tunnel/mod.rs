@@ -4,8 +4,8 @@
 //! has our agent connect to the targets; in one case it is Cloverleaf at both sides. All of it shares two cores, as it
 //! did where the original was measured: its figures stand beside ours and are not of the same run. [`case`] says what
 //! is asked, [`reading`] which figures come of it, [`field`] has the hosts and targets, [`ends`] the server and the
-//! agent, [`load`] runs clients, [`original`] has the original's figures and [`figures`] what comes out. Start at
-//! [`main`].
+//! agent, [`relay`] the least of both in Go, which is of the same run, [`load`] runs clients, [`original`] has the
+//! original's figures and [`figures`] what comes out. Start at [`main`].
 
 mod awake;
 mod case;
@@ -16,6 +16,7 @@ mod load;
 mod original;
 mod rathole;
 mod reading;
+mod relay;
 
 use std::{
     fs,
@@ -83,6 +84,8 @@ pub(crate) enum Way {
     Forward,
     /// The same with rathole at both ends
     Rathole,
+    /// As `grpc`, with the least of a server and an agent that can be written in Go
+    GoRelay,
 }
 
 impl Way {
@@ -94,12 +97,13 @@ impl Way {
             Way::HttpConnect => "http-connect",
             Way::Forward => "forward",
             Way::Rathole => "rathole",
+            Way::GoRelay => "go-relay",
         }
     }
 
     /// Whether our programs are on the way.
     fn is_ours(self) -> bool {
-        !matches!(self, Way::Direct | Way::Rathole)
+        !matches!(self, Way::Direct | Way::Rathole | Way::GoRelay)
     }
 }
 
