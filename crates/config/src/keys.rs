@@ -125,7 +125,7 @@ pub(crate) enum Kind {
     /// `ip:port` or `off`.
     SocketAddressOrOff,
     /// `host:port`, or `unix:` and a path.
-    TunnelServer,
+    TunnelServers,
     /// What a cluster is called.
     Cluster,
     /// A network or an address.
@@ -168,7 +168,7 @@ impl Kind {
             Self::ListenAddress => "ip:port, :port or a port".into(),
             Self::SocketAddress => "ip:port, as 127.0.0.1:9090 or [::1]:9090".into(),
             Self::SocketAddressOrOff => "ip:port, as 127.0.0.1:9180, or off".into(),
-            Self::TunnelServer => "host:port, or unix: and the path of a socket".into(),
+            Self::TunnelServers => model::TunnelServers::EXPECTED.into(),
             Self::Cluster => "a name of letters, digits, hyphens, dots and underscores".into(),
             Self::ChoiceOr(words, _) => format!("{} or a mapping", words.join(", ")),
             Self::TextOr(_) => "a name or a mapping".into(),

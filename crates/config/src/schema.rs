@@ -115,9 +115,7 @@ fn kind(of: Kind) -> Value {
         Kind::SocketAddressOrOff => {
             json!({ "type": "string", "pattern": "^(off|.+:[0-9]{1,5})$" })
         }
-        Kind::TunnelServer => {
-            json!({ "type": "string", "pattern": "^(unix:.+|.+:[0-9]{1,5})$" })
-        }
+        Kind::TunnelServers => json!({ "type": "string", "pattern": tunnel_servers() }),
         Kind::Network => json!({ "type": "string" }),
         Kind::ChoiceOr(words, section) => json!({ "anyOf": [choice(words), refer(section)] }),
         Kind::TextOr(section) => json!({ "anyOf": [kind(Kind::Text), refer(section)] }),
@@ -130,6 +128,12 @@ fn kind(of: Kind) -> Value {
             json!({ "type": ["array", "null"], "items": item })
         }
     }
+}
+
+/// One, or several between commas.
+fn tunnel_servers() -> String {
+    let one = "(unix:[^,]+|[^,]+:[0-9]{1,5})";
+    format!("^{one}(,{one})*$")
 }
 
 /// A mapping that is described elsewhere.

@@ -96,9 +96,9 @@ fn write_upstream(out: &mut String, upstream: &Upstream) {
 }
 
 fn write_tunnel(out: &mut String, tunnel: &Tunnel) {
-    let Tunnel { name, server, mode, tls, .. } = tunnel;
+    let Tunnel { name, servers, mode, tls, .. } = tunnel;
     let _ = writeln!(out, "    - name: {}", yaml(name));
-    let _ = writeln!(out, "      server: {}", yaml(&server.to_string()));
+    let _ = writeln!(out, "      server: {}", yaml(&servers.to_string()));
     let _ = writeln!(out, "      mode: {}", mode.as_str());
     let authorities = match &tls.verification {
         Verification::Authorities(source) => Some(source),
@@ -328,7 +328,7 @@ fn tunnel_json(tunnel: &Tunnel) -> Value {
     let tls = &tunnel.tls;
     json!({
         "name": &*tunnel.name,
-        "server": tunnel.server.to_string(),
+        "server": tunnel.servers.to_string(),
         "mode": tunnel.mode.as_str(),
         "authorities": match &tls.verification {
             Verification::Authorities(pem) => pem_json(pem),

@@ -339,7 +339,7 @@ impl Writer<'_> {
     fn tunnel(&mut self, tunnel: &Tunnel) -> Node {
         let mut keys = vec![
             ("name", text(&tunnel.name)),
-            ("server", text(tunnel.server.to_string())),
+            ("server", text(tunnel.servers.to_string())),
             ("mode", text(tunnel.mode.as_str())),
         ];
         let mut tls = Vec::new();

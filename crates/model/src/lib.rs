@@ -25,7 +25,7 @@ pub use rule::{
     Action, ApiKey, MatchOrder, PathMatch, PathRewrite, Redirect, Rule, RuleSet, Scheme,
     UpstreamRef,
 };
-pub use tunnel::{Tunnel, TunnelMode, TunnelServer, TunnelTls, Tunnelled};
+pub use tunnel::{Tunnel, TunnelMode, TunnelServer, TunnelServers, TunnelTls, Tunnelled};
 pub use upstream::{
     Algorithm, Endpoint, HealthCheck, HostHeader, PoolLimits, Probe, Target, Upstream, UpstreamId,
     UpstreamTls, Verification,

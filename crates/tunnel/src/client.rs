@@ -9,54 +9,38 @@ mod call;
 mod connect;
 mod io;
 mod server;
+mod servers;
 mod stream;
 pub mod way;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use model::Target;
+use model::TunnelServers;
 use net::dial::Dialer;
 use tls::ClientTls;
 
 use crate::server::Mode;
 use crate::stats::{Counter, Dials, Durations, Gauge};
 use server::Pool;
+use servers::Servers;
 
 pub use stream::Connection;
 
 /// The longest error of a server or an agent that is passed on.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Server {
-    /// At an address or a name, over TLS.
-    Tcp(Target),
-    /// On a Unix socket, without TLS.
-    Unix(PathBuf),
-}
-
-impl std::fmt::Display for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(target) => write!(f, "{target}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// What a client is told.
 #[derive(Debug)]
 pub struct Settings {
-    /// Where the server is.
-    pub server: Server,
-    /// How it is spoken to.
+    /// Where the servers are; one that can be reached is used.
+    pub servers: TunnelServers,
+    /// How they are spoken to.
     pub mode: Mode,
-    /// Our own certificate and the server's authorities, changed while connections go on; needed for [`Server::Tcp`].
+    /// Our own certificate and the servers' authorities, changed while connections go on; needed for those that are
+    /// reached by TCP.
     pub tls: Option<Arc<ArcSwap<ClientTls>>>,
     /// Whether to say that this end is ours. Without it the wire is as an original's.
     pub extensions: bool,
@@ -99,7 +83,7 @@ pub enum ClientError {
     /// The server cannot be reached, or is none.
     #[error("the tunnel's server {server}")]
     Server {
-        /// Where it should be.
+        /// Where it should be, or all of them.
         server: String,
         /// What is wrong.
         #[source]
@@ -185,10 +169,13 @@ impl Stats {
     }
 }
 
-/// Connects through one server. Shared by all threads.
+/// Connects through one server, or one of several. Shared by all threads.
 #[derive(Debug)]
 pub struct Client {
-    settings: Settings,
+    servers: Servers,
+    mode: Mode,
+    tls: Option<Arc<ArcSwap<ClientTls>>>,
+    extensions: bool,
     dialer: Dialer,
     pool: Pool,
     last_dial: AtomicI64,
@@ -197,7 +184,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to nothing yet. The server is reached with this dialer.
+    /// Connects to nothing yet. Servers are reached with this dialer.
     #[must_use]
     pub fn new(settings: Settings, dialer: Dialer) -> Arc<Self> {
         Self::counting(settings, dialer, Arc::default())
@@ -206,20 +193,22 @@ impl Client {
     /// The same, which goes on counting where another one has.
     #[must_use]
     pub fn counting(settings: Settings, dialer: Dialer, stats: Arc<Stats>) -> Arc<Self> {
+        let Settings { servers, mode, tls, extensions } = settings;
         let (pool, last_dial) = (Pool::default(), AtomicI64::new(0));
-        Arc::new(Self { settings, dialer, pool, last_dial, stats })
+        let servers = Servers::new(servers);
+        Arc::new(Self { servers, mode, tls, extensions, dialer, pool, last_dial, stats })
     }
 
-    /// Where the server is.
+    /// Where the servers are.
     #[must_use]
-    pub fn server(&self) -> &Server {
-        &self.settings.server
+    pub fn servers(&self) -> &TunnelServers {
+        self.servers.all()
     }
 
-    /// How it is spoken to.
+    /// How they are spoken to.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.settings.mode
+        self.mode
     }
 
     /// Connects within a time. Dropped, the server is told that nobody waits any more.
@@ -233,7 +222,7 @@ impl Client {
     ) -> Result<Connection, ClientError> {
         let start = Instant::now();
         let opened = async {
-            match self.settings.mode {
+            match self.mode {
                 Mode::Grpc => call::open(self, to).await.map(Connection::of_call),
                 Mode::HttpConnect => connect::open(self, to).await.map(Connection::of_connect),
             }
@@ -250,14 +239,14 @@ impl Client {
         }
     }
 
-    /// Whether the server is there and takes us: has it answer, on the connection that others use where there is one.
+    /// Whether a server is there and takes us: has it answer, on the connection that others use where there is one.
     /// Dropped, nothing has happened.
     ///
     /// # Errors
     /// [`ClientError::Server`] and [`ClientError::Timeout`].
     pub async fn check(self: &Arc<Self>, within: Duration) -> Result<(), ClientError> {
         let checked = async {
-            match self.settings.mode {
+            match self.mode {
                 Mode::Grpc => server::take(self).await.map(drop),
                 Mode::HttpConnect => connect::check(self).await.map_err(|e| self.failed(e)),
             }
@@ -271,7 +260,7 @@ impl Client {
     }
 
     fn failed_as(&self, source: Arc<server::ServerError>) -> ClientError {
-        ClientError::Server { server: self.settings.server.to_string(), source }
+        ClientError::Server { server: self.servers.all().to_string(), source }
     }
 
     /// The number of one more dial.

@@ -211,7 +211,7 @@ pub(crate) struct CommonAbsent {
 
 #[derive(Debug, Args)]
 pub(crate) struct ForwardArgs {
-    /// Where the server takes clients, host:port or unix:/path
+    /// Where the server takes clients, host:port or unix:/path; several between commas: one that can be reached is used
     #[arg(long, value_name = "SERVER")]
     pub(crate) server: String,
     /// How it takes them: grpc or http-connect

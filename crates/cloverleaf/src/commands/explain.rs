@@ -263,7 +263,7 @@ impl<'a> Answer<'a> {
             for endpoint in &upstream.endpoints {
                 let _ = writeln!(out, "  endpoint {} weight {}", endpoint.target, endpoint.weight);
                 if let Some((there, tunnel)) = tunnel(snapshot, &endpoint.target) {
-                    let (mode, server) = (tunnel.mode.as_str(), &tunnel.server);
+                    let (mode, server) = (tunnel.mode.as_str(), &tunnel.servers);
                     let of = there.cluster.as_ref().map(|c| format!(" of cluster {c}"));
                     let of = of.unwrap_or_else(|| " that the server chooses".to_owned());
                     let _ = writeln!(out, "    {} from an agent{of}", there.to);
@@ -323,7 +323,7 @@ impl<'a> Answer<'a> {
         if let Some((there, tunnel)) = tunnel(snapshot, &endpoint.target) {
             shown["tunnel"] = json!({
                 "name": &*tunnel.name,
-                "server": tunnel.server.to_string(),
+                "server": tunnel.servers.to_string(),
                 "mode": tunnel.mode.as_str(),
                 "cluster": there.cluster.as_deref(),
                 "address": there.to.to_string(),

@@ -3,10 +3,11 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use testkit::certs::Wanted;
-use testkit::{Port, wait_until};
+use testkit::{Authority, Port, wait_until};
 
 use crate::support::{
     Agent, Forward, Tunnel, WITHIN, echo, head, local, pattern, round_trip, source, target,
@@ -47,6 +48,54 @@ fn every_byte_arrives_in_both_directions() {
             writing.join().unwrap();
             assert!(seen == sent, "{mode} {wire:?}");
         }
+    }
+}
+
+#[test]
+fn a_server_that_goes_is_missed_by_no_new_connection_where_there_is_another() {
+    for mode in MODES {
+        let authority = Arc::new(Authority::new());
+        let server = |id: &str| {
+            let id = format!("--server-id={id}");
+            Tunnel::server_of(authority.clone(), mode, &[&id, "--graceful-shutdown-timeout=20s"])
+        };
+        let (mut one, mut two) = (server("one"), server("two"));
+        let hosts = format!(
+            "--proxy-server-host={},{}",
+            one.agent_port.address(),
+            two.agent_port.address()
+        );
+        let _agent = one.agent(&[&hosts]);
+        [&one, &two].into_iter().for_each(Tunnel::wait_ready);
+        let port = Port::reserve();
+        let flags = vec![
+            "forward".to_owned(),
+            format!("--server={},{}", one.grpc_address(), two.grpc_address()),
+            format!("--mode={mode}"),
+            format!("--listen=127.0.0.1:{port}"),
+            format!("--to={}", echo()),
+        ];
+        let forward = one.forward_with(flags, Port::reserve());
+        let all_go = || (0..10).for_each(|_| round_trip(&mut local(&port)).unwrap());
+        all_go();
+        // A roll-out: what is open goes on, what is new goes elsewhere.
+        let mut kept = local(&port);
+        round_trip(&mut kept).unwrap();
+        one.server.signal("TERM");
+        assert!(one.server.wait_log("stopping"));
+        all_go();
+        round_trip(&mut kept).unwrap();
+        drop(kept);
+        assert_eq!(one.server.wait_exit(), Some(0));
+        all_go();
+        assert!(forward.process.log().contains("connections go through this server"), "{mode}");
+        one.restart();
+        one.wait_ready();
+        // What is there again is not gone back to, until it is needed: now at once.
+        two.server.signal("KILL");
+        two.server.wait_exit();
+        all_go();
+        assert!(wait_until(WITHIN, || forward.ready().0 == 200));
     }
 }
 

@@ -179,7 +179,8 @@ fn what_is_wrong_with_its_flags_is_named() {
     let none = "--health-port=0";
     for (arguments, code, parts) in [
         (&["--listen=127.0.0.1:0"][..], 2, &["--server"][..]),
-        (&["--server=hub", "--socks5=127.0.0.1:0"], 2, &["--server", "hub", "host:port or unix:"]),
+        (&["--server=hub", "--socks5=127.0.0.1:0"], 2, &["--server", "hub", "host:port, or unix:"]),
+        (&["--server=a:1,a:1", "--socks5=127.0.0.1:0"], 2, &["--server", "a:1,a:1", "commas"]),
         (&[server], 2, &["no local port", "--listen", "--socks5", "--http-connect"]),
         (&[server, "--listen=127.0.0.1:0"], 2, &["--listen", "--to", "1 and 0"]),
         (&[server, "--listen=localhost", "--to=a:1"], 2, &["--listen"]),

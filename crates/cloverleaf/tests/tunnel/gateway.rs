@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use testkit::certs::Wanted;
 use testkit::command::run;
@@ -107,6 +108,32 @@ fn requests_are_balanced_over_clusters_and_leave_one_that_is_cut_off() {
             "cloverleaf_tunnel_client_dial_failures_total{tunnel=\"hub\",reason=\"no_agent\"}";
         let count = page.lines().find_map(|line| line.strip_prefix(failed)).map(str::trim);
         assert!(count.is_some_and(|count| count != "0"), "{page}");
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_costs_no_request_where_there_is_another() {
+    for mode in ["grpc", "http-connect"] {
+        let authority = Arc::new(Authority::new());
+        let server =
+            |id| Tunnel::server_of(authority.clone(), mode, &[&format!("--server-id={id}")]);
+        let (mut one, two) = (server("one"), server("two"));
+        let agents = [one.agent_port.address(), two.agent_port.address()];
+        let hosts = format!("--proxy-server-host={},{}", agents[0], agents[1]);
+        let _agent = one.agent(&[&hosts, "--agent-identifiers=host=one"]);
+        [&one, &two].into_iter().for_each(Tunnel::wait_ready);
+        let both = format!("{},{}", one.grpc_address(), two.grpc_address());
+        let text = yaml(&one, mode, &[("one", says("one"))], "");
+        let gateway = Cloverleaf::gateway(BINARY, &text.replace(&one.grpc_address(), &both));
+        let all_answered = || {
+            for (status, text) in answers(&gateway, 10) {
+                assert_eq!((status, text.as_str()), (200, "one"), "{mode}");
+            }
+        };
+        all_answered();
+        one.server.signal("KILL");
+        one.server.wait_exit();
+        all_answered();
     }
 }
 

@@ -1,16 +1,14 @@
 //! `tunnels`: ways into networks that let nobody in, and `via` with one of them.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use model::{
-    Certificate, HostName, Name, PemSource, Target, Tunnel, TunnelMode, TunnelServer, TunnelTls,
-    Tunnelled, Verification,
+    Certificate, Name, PemSource, Target, Tunnel, TunnelMode, TunnelServers, TunnelTls, Tunnelled,
+    Verification,
 };
 
 use crate::context::Context;
 use crate::keys;
-use crate::scalar;
 use crate::tree::Data;
 use crate::value::{Map, Value};
 
@@ -95,7 +93,7 @@ fn inline(cx: &mut Context<'_>, value: Value<'_, '_>) -> Option<Known> {
     let new = new?;
     let same = |known: &&Known| {
         let is_it = |tunnel: &Arc<Tunnel>| {
-            (&tunnel.server, tunnel.mode) == (&new.server, new.mode) && same_tls(tunnel, &new)
+            (&tunnel.servers, tunnel.mode) == (&new.servers, new.mode) && same_tls(tunnel, &new)
         };
         known.inline && known.tunnel.as_ref().is_some_and(is_it)
     };
@@ -141,17 +139,16 @@ fn tunnel(
         map.missing(cx, "server");
     }
     let base_dir = cx.base_dir;
-    let server = map.parsed(cx, "server", |text| match text.strip_prefix("unix:") {
-        Some("") => None,
-        Some(path) => Some(TunnelServer::Unix(base_dir.join(path))),
-        None => Some(TunnelServer::Tcp(target(text)?)),
+    let servers = map.parsed(cx, "server", |text| {
+        TunnelServers::parse(text).map(|servers| servers.from_directory(base_dir))
     });
     let mode = match map.choice(cx, "mode") {
         Some("httpConnect") => TunnelMode::HttpConnect,
         _ => TunnelMode::Grpc,
     };
     let cluster = cluster(cx, map);
-    if let (Some(tls), Some(TunnelServer::Unix(_))) = (map.get("tls"), &server) {
+    let has_tls = servers.as_ref().is_none_or(TunnelServers::have_tls);
+    if let Some(tls) = map.get("tls").filter(|_| !has_tls) {
         let none = tls.error(cx, "tls, and the server is a Unix socket");
         cx.report.push(none.expected("no tls, or host:port as server"));
     }
@@ -160,19 +157,11 @@ fn tunnel(
     if cx.report.errors() > errors_before {
         return (None, cluster);
     }
-    let tunnel = server.map(|server| {
-        let name = name.map_or_else(|| server.to_string().into(), Name::from);
-        Arc::new(Tunnel { name, server, mode, tls, place })
+    let tunnel = servers.map(|servers| {
+        let name = name.map_or_else(|| servers.to_string().into(), Name::from);
+        Arc::new(Tunnel { name, servers, mode, tls, place })
     });
     (tunnel, cluster)
-}
-
-fn target(text: &str) -> Option<Target> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return (address.port() > 0).then_some(Target::Address(address));
-    }
-    let (host, port) = scalar::host_and_port(text)?;
-    Some(Target::Named(HostName::parse(host).ok()?, port))
 }
 
 fn cluster(cx: &mut Context<'_>, map: Map<'_, '_>) -> Option<Name> {

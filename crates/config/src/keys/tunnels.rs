@@ -21,14 +21,18 @@ tunnels:
         },
         Key {
             name: "server",
-            kind: Kind::TunnelServer,
+            kind: Kind::TunnelServers,
             default: "required",
             doc: "Where the server takes clients. A relative path of a Unix socket begins at the directory of this \
-                  file.",
+                  file. Several, between commas, are one for all: new connections go through the one that was of \
+                  use last, and through the next where it cannot be reached or is about to end. Each must have the \
+                  agents that are asked for.",
             example: "\
 tunnels:
   - name: here
     server: unix:/run/konnectivity/server.sock
+  - name: hubs
+    server: hub-1.example.net:8090,hub-2.example.net:8090
 ",
         },
         Key {
@@ -123,7 +127,7 @@ tunnels:
         Key {
             name: "serverName",
             kind: Kind::Host,
-            default: "the host of `server`",
+            default: "the host of `server`, of each its own",
             doc: "The name that is asked for (SNI) and that the certificate must be for.",
             example: "\
 tunnels:

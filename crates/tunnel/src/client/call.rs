@@ -106,9 +106,8 @@ impl From<h2::Error> for Failure {
 }
 
 async fn dial(client: &Client, to: &To, place: Place) -> Result<Call, Failure> {
-    let settings = &client.settings;
     let mut fields = HeaderMap::new();
-    if settings.extensions {
+    if client.extensions {
         fields.insert(FEATURES_FIELD, HeaderValue::from_static(FEATURES));
     }
     let request = grpc::request(grpc::PROXY, "tunnel", fields);
@@ -139,7 +138,7 @@ async fn dial(client: &Client, to: &To, place: Place) -> Result<Call, Failure> {
         packets,
         out: PayloadSender::new(out),
         number,
-        half_close: ours && settings.extensions,
+        half_close: ours && client.extensions,
         input: Input::Open,
         output: Output::Open,
         place,

@@ -51,7 +51,7 @@ pub(super) async fn open(client: &Client, to: &To) -> Result<Tube, ClientError> 
         return Err(ClientError::Refused(text.to_owned()));
     }
     let failed = |error: ServerError| client.failed(error);
-    let mut io = io::open(client).await.map_err(failed)?;
+    let mut io = reach(client).await.map_err(failed)?;
     let read = ask(client, &mut io, to).await.map_err(failed)?;
     let (answer, mut rest) = read;
     if answer.status != 200 {
@@ -70,16 +70,23 @@ pub(super) async fn open(client: &Client, to: &To) -> Result<Tube, ClientError> 
 
 /// Has the server answer: to what it refuses, so that nobody is connected to. Dropped, nothing has happened.
 pub(super) async fn check(client: &Client) -> Result<(), ServerError> {
-    let mut io = io::open(client).await?;
+    let mut io = reach(client).await?;
     exchange(&mut io, "GET / HTTP/1.1\r\nHost: tunnel\r\nConnection: close\r\n\r\n").await?;
     Ok(())
+}
+
+/// A connection to a server that can be reached, within a time. Dropped, it is closed.
+async fn reach(client: &Client) -> Result<Io, ServerError> {
+    let reached = client.servers.first_of_use(|server| io::open(client, server));
+    let reached = tokio::time::timeout(io::CONNECT_TIMEOUT, reached).await;
+    Ok(reached.unwrap_or(Err(ServerError::Timeout))?.0)
 }
 
 /// Sends the wish and reads the answer's head, with what comes behind it.
 async fn ask(client: &Client, io: &mut Io, to: &To) -> Result<(Answer, BytesMut), ServerError> {
     let address = &to.address;
     let mut head = format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n");
-    if client.settings.extensions {
+    if client.extensions {
         head.push_str(&format!("{FEATURES_FIELD}: {FEATURES}\r\n"));
     }
     if let Some(cluster) = &to.cluster {

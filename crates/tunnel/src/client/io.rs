@@ -7,12 +7,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use model::TunnelServer;
 use tls::ClientStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::Client;
 use super::server::ServerError;
-use super::{Client, Server};
 use crate::buffered::Buffered;
 use crate::http2;
 
@@ -29,19 +30,18 @@ pub(super) enum Io {
 }
 
 /// Connects. What is written is sent when it is flushed. Dropped, it is closed.
-pub(super) async fn open(client: &Client) -> Result<Io, ServerError> {
-    let settings = &client.settings;
+pub(super) async fn open(client: &Client, server: &TunnelServer) -> Result<Io, ServerError> {
     let opened = async {
-        match &settings.server {
-            Server::Tcp(target) => {
-                let tls = settings.tls.as_ref().ok_or(ServerError::NoTls)?.load_full();
+        match server {
+            TunnelServer::Tcp(target) => {
+                let tls = client.tls.as_ref().ok_or(ServerError::NoTls)?.load_full();
                 let stream = client.dialer.connect_tcp(target, CONNECT_TIMEOUT).await?;
                 http2::keep_queue_short(&stream);
                 let stream = tls.connect(Buffered::new(stream), &target.host()).await?;
                 stream.io().bundle_writes();
                 Ok(Io::Tls(Box::new(stream)))
             }
-            Server::Unix(path) => {
+            TunnelServer::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(ServerError::Unix)?;
                 let stream = Buffered::new(stream);
                 stream.bundle_writes();

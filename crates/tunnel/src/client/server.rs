@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use h2::client::SendRequest;
 use h2::{Ping, PingPong};
+use model::TunnelServer;
 use net::dial::DialError;
 use rustc_hash::FxHashMap;
 use tls::ClientTls;
@@ -159,7 +160,7 @@ pub(super) async fn take(client: &Arc<Client>) -> Result<Place, ClientError> {
 }
 
 fn choose(client: &Arc<Client>) -> Result<Taken, ClientError> {
-    let tls = client.settings.tls.as_ref().map(|tls| tls.load_full());
+    let tls = client.tls.as_ref().map(|tls| tls.load_full());
     let mut threads = client.pool.lock();
     let all: usize = threads.values().map(Vec::len).sum();
     let own = threads.entry(std::thread::current().id()).or_default();
@@ -234,9 +235,10 @@ impl Drop for Present {
 
 /// Opens a connection and keeps it going until it fails or is of no more use.
 async fn run(client: Arc<Client>, present: Present, done: watch::Sender<Opened>) {
-    let opened = tokio::time::timeout(io::CONNECT_TIMEOUT, open(&client)).await;
-    let (send, connection, pings) = match opened.unwrap_or(Err(ServerError::Timeout)) {
-        Ok(opened) => opened,
+    let opened = client.servers.first_of_use(|server| open(&client, server));
+    let opened = tokio::time::timeout(io::CONNECT_TIMEOUT, opened).await;
+    let ((send, connection, pings), server) = match opened.unwrap_or(Err(ServerError::Timeout)) {
+        Ok((opened, server)) => (opened, server.to_string()),
         Err(error) => {
             present.connection.gone.store(true, Ordering::Relaxed);
             done.send_replace(Some(Err(Arc::new(error))));
@@ -245,7 +247,6 @@ async fn run(client: Arc<Client>, present: Present, done: watch::Sender<Opened>)
     };
     let stats = client.stats.clone();
     let _open = stats.server_connections.count();
-    let server = client.settings.server.to_string();
     // A client that nobody has any more is not kept by its connections.
     drop(client);
     done.send_replace(Some(Ok(send)));
@@ -268,8 +269,9 @@ type Running = h2::client::Connection<Io, Message>;
 /// has it say so after the handshake is over for us).
 async fn open(
     client: &Client,
+    server: &TunnelServer,
 ) -> Result<(SendRequest<Message>, Running, Option<PingPong>), ServerError> {
-    let stream = io::open(client).await?;
+    let stream = io::open(client, server).await?;
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(http2::CLIENT_WINDOW_BYTES)

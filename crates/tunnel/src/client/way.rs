@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use model::{
-    Diagnostics, Name, PemSource, Target, Tunnel, TunnelMode, TunnelServer, TunnelTls, UpstreamTls,
-    Verification,
+    Diagnostics, Name, PemSource, Target, Tunnel, TunnelMode, TunnelTls, UpstreamTls, Verification,
 };
 use net::dial::{Connecting, DialError, Dialer, Refusal, Stream, Way};
 use rustc_hash::FxHashMap;
 use tls::ClientTls;
 
-use super::{Client, ClientError, Protocol, Server, Settings, Stats, To};
+use super::{Client, ClientError, Protocol, Settings, Stats, To};
 use crate::server::Mode;
 
 /// The way through tunnels. Give it to a [`net::dial::Dialer`].
@@ -69,7 +68,7 @@ impl Loaded {
 }
 
 fn read_one(tunnel: &Tunnel) -> Result<Option<Tls>, Diagnostics> {
-    if matches!(tunnel.server, TunnelServer::Unix(_)) {
+    if !tunnel.servers.have_tls() {
         return Ok(None);
     }
     // Before it is read: what changes in between is seen as a change the next time.
@@ -150,12 +149,12 @@ impl Tunnels {
 
     fn begin(&self, model: &Arc<Tunnel>, tls: Option<Tls>, dialer: &Dialer) -> Known {
         let tls = tls.map(|tls| (tls.print, Arc::new(ArcSwap::from_pointee(tls.tls))));
-        let server = match &model.server {
-            TunnelServer::Tcp(target) => Server::Tcp(target.clone()),
-            TunnelServer::Unix(path) => Server::Unix(path.clone()),
+        let settings = Settings {
+            servers: model.servers.clone(),
+            mode: mode_of(model.mode),
+            tls: tls.as_ref().map(|(_, tls)| tls.clone()),
+            extensions: true,
         };
-        let shown = tls.as_ref().map(|(_, tls)| tls.clone());
-        let settings = Settings { server, mode: mode_of(model.mode), tls: shown, extensions: true };
         let stats = self.lock().entry(model.name.clone()).or_default().clone();
         let client = Client::counting(settings, dialer.clone(), stats);
         Known { model: model.clone(), tls, client }
@@ -208,12 +207,10 @@ fn word(error: &ClientError) -> &'static str {
 }
 
 impl Known {
-    /// Whether the same server is meant, and is spoken to in the same way; certificates may differ.
+    /// Whether the same servers are meant, and are spoken to in the same way; certificates may differ.
     fn is_as(&self, model: &Tunnel) -> bool {
         let (own, tls) = (&self.model, self.tls.is_some());
-        own.server == model.server
-            && own.mode == model.mode
-            && tls == matches!(model.server, TunnelServer::Tcp(_))
+        own.servers == model.servers && own.mode == model.mode && tls == model.servers.have_tls()
     }
 }
 

@@ -4,7 +4,6 @@
 
 mod ports;
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,11 +11,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use hyper::StatusCode;
-use model::{HostName, Target};
+use model::{HostName, TunnelServers};
 use net::dial::Dialer;
 use net::worker::Workers;
 use tokio::sync::oneshot;
-use tunnel::client::{Client, Server, Settings, way};
+use tunnel::client::{Client, Settings, way};
 use tunnel::forward::{Forward, serve, udp};
 use tunnel::server::Mode;
 
@@ -53,56 +52,45 @@ pub(crate) fn run(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
 
 /// What the flags come to.
 struct Plan {
-    server: Server,
+    servers: TunnelServers,
     mode: Mode,
-    /// `None` for a Unix socket.
+    /// `None` for Unix sockets.
     shown: Option<Shown>,
     ports: Vec<LocalPort>,
 }
 
 impl Plan {
     fn new(args: &ForwardArgs) -> Result<Self, UsageError> {
-        let (server, mode) = (server_of(&args.server)?, server::mode(&args.mode)?);
-        let shown = shown(args, &server, mode)?;
+        let (servers, mode) = (servers_of(&args.server)?, server::mode(&args.mode)?);
+        let shown = shown(args, &servers, mode)?;
         let ports = ports::ports(args)?;
         let carries_udp = mode == Mode::Grpc && !args.no_extensions;
         if !carries_udp && ports.iter().any(|port| matches!(port.serves, Serves::Udp(..))) {
             let text = "flag --listen: udp:// is for --mode=grpc, and not with --no-extensions";
             return Err(UsageError(text.to_owned()));
         }
-        Ok(Self { server, mode, shown, ports })
+        Ok(Self { servers, mode, shown, ports })
     }
 }
 
-fn server_of(text: &str) -> Result<Server, UsageError> {
-    let wrong = || {
-        let text = format!("flag --server: found {text:?}, expected host:port or unix:/path");
-        UsageError(text)
-    };
-    if let Some(path) = text.strip_prefix("unix:") {
-        let path = path.strip_prefix("//").unwrap_or(path);
-        return if path.is_empty() { Err(wrong()) } else { Ok(Server::Unix(path.into())) };
-    }
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return if address.port() > 0 {
-            Ok(Server::Tcp(Target::Address(address)))
-        } else {
-            Err(wrong())
-        };
-    }
-    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-    let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
-    let host = HostName::parse(host).ok().filter(|host| !host.as_str().contains(':'));
-    Ok(Server::Tcp(Target::Named(host.ok_or_else(wrong)?, port)))
+fn servers_of(text: &str) -> Result<TunnelServers, UsageError> {
+    TunnelServers::parse(text).ok_or_else(|| {
+        let expected = TunnelServers::EXPECTED;
+        UsageError(format!("flag --server: found {text:?}, expected {expected}"))
+    })
 }
 
-fn shown(args: &ForwardArgs, server: &Server, mode: Mode) -> Result<Option<Shown>, UsageError> {
+fn shown(
+    args: &ForwardArgs,
+    servers: &TunnelServers,
+    mode: Mode,
+) -> Result<Option<Shown>, UsageError> {
     let certificate = certificates::pair(
         ("--client-cert", &args.client_cert),
         ("--client-key", &args.client_key),
     )?;
     let authorities = Named::new("--ca-cert", &args.ca_cert);
-    if matches!(server, Server::Unix(_)) {
+    if !servers.have_tls() {
         if certificate.is_some() || authorities.is_some() || !args.server_name.is_empty() {
             let text = "flags --ca-cert, --client-cert, --client-key and --server-name: a Unix \
                         socket has no TLS";
@@ -130,7 +118,7 @@ struct Running {
 impl Running {
     async fn start(args: &ForwardArgs, plan: Plan) -> anyhow::Result<Self> {
         tracing::debug!(descriptors = net::descriptors::raise_limit(), "limit");
-        let Plan { server, mode, shown, ports } = plan;
+        let Plan { servers, mode, shown, ports } = plan;
         let tls = shown.map(|shown| certificates::start(shown, "client")).transpose()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = args.workers.map_or(cores, usize::from);
@@ -141,7 +129,7 @@ impl Running {
         let health = socket_address(args.health_bind_address, args.health_port);
         let health = (args.health_port > 0).then(|| pages::bind(health, "--health-port"));
         let health = health.transpose()?;
-        let settings = Settings { server, mode, tls, extensions: !args.no_extensions };
+        let settings = Settings { servers, mode, tls, extensions: !args.no_extensions };
         let forward = Forward::new(Client::new(settings, Dialer::default()));
         announce(&forward, &sockets)?;
         let workers = Workers::start(count).context("starting worker threads")?;
@@ -181,8 +169,8 @@ impl Running {
 
 /// Says on standard error which ports there are.
 fn announce(forward: &Forward, sockets: &[(Vec<Socket>, Serves)]) -> anyhow::Result<()> {
-    let server = forward.client().server();
-    eprintln!("cloverleaf tunnel forward {}: through {server}", env!("CARGO_PKG_VERSION"));
+    let servers = forward.client().servers();
+    eprintln!("cloverleaf tunnel forward {}: through {servers}", env!("CARGO_PKG_VERSION"));
     for (bound, serves) in sockets {
         let address = bound.first().context("no socket")?.address()?;
         eprintln!("  {address} {serves}");
@@ -226,7 +214,7 @@ async fn check(client: Arc<Client>, up: Arc<AtomicBool>) {
         match client.check(CHECK_TIMEOUT).await {
             Ok(()) => {
                 if !up.swap(true, Ordering::Relaxed) {
-                    tracing::info!(server = %client.server(), "the server is there");
+                    tracing::info!(server = %client.servers(), "the server is there");
                 }
                 said_down = false;
                 tokio::time::sleep(CHECK_EVERY).await;
@@ -264,27 +252,4 @@ fn show(forward: &Arc<Forward>, up: Arc<AtomicBool>, listener: std::net::TcpList
             tracing::error!(%error, "a port for pages");
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn servers_are_read() {
-        for (text, expected) in [
-            ("hub.test:8090", Some("hub.test:8090")),
-            ("10.0.0.1:8090", Some("10.0.0.1:8090")),
-            ("[::1]:8090", Some("[::1]:8090")),
-            ("unix:/run/tunnel.sock", Some("unix:/run/tunnel.sock")),
-            ("unix:///run/tunnel.sock", Some("unix:/run/tunnel.sock")),
-            ("unix:", None),
-            ("hub.test", None),
-            ("hub.test:0", None),
-            ("::1:8090", None),
-        ] {
-            let found = server_of(text).ok().map(|server| server.to_string());
-            assert_eq!(found.as_deref(), expected, "{text}");
-        }
-    }
 }

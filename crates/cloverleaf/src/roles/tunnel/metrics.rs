@@ -248,7 +248,7 @@ fn dropped(count: u64) -> Family {
 
 /// The page of local ports.
 pub(super) fn of_forward(forward: &Forward, reachable: bool) -> String {
-    let tunnel = forward.client().server().to_string();
+    let tunnel = forward.client().servers().to_string();
     let mut families = of_clients(&[(tunnel, &forward.client().stats)]);
     families.extend([
         Family::single(
