@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use tunnel::{
-    Address, AgentArgs, AgentClusterArgs, CommonAbsent, ForwardArgs, ServerArgs, ServerClusterArgs,
-    TunnelCommand,
+    Address, AgentArgs, AgentClusterArgs, CommonAbsent, ForwardArgs, SERVER, ServerArgs,
+    ServerClusterArgs, TunnelCommand,
 };
 
 /// One cluster proxy, from L3 to L7.

@@ -61,10 +61,10 @@ fn every_link_in_the_reference_leads_somewhere() {
     }
 }
 
-/// Whether a file is for a cluster, or for the ends of a tunnel: those are tested by whom they are for.
+/// Whether a file is for a cluster, or for a tunnel: those are tested by whom they are for.
 fn is_for_others(path: &Path) -> bool {
-    let is_theirs =
-        |line: &str| line.starts_with("apiVersion:") || line.starts_with("tunnelServer:");
+    let theirs = ["apiVersion:", "tunnelServer:", "tunnelForward:"];
+    let is_theirs = |line: &str| theirs.iter().any(|key| line.starts_with(key));
     fs::read_to_string(path).unwrap().lines().any(is_theirs)
 }
 

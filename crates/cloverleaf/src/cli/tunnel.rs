@@ -209,25 +209,30 @@ pub(crate) struct CommonAbsent {
     pub(crate) enable_contention_profiling: bool,
 }
 
+/// Of a flag that is given twice the last counts, as at the ends, but of those that are repeatable.
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub(crate) struct ForwardArgs {
+    /// A YAML file with flags as keys in camelCase; what stands here goes before it, or beside it where repeatable
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Where the server takes clients, host:port or unix:/path; several between commas: one that can be reached is used
-    #[arg(long, value_name = "SERVER")]
+    #[arg(long, value_name = SERVER, default_value = "", hide_default_value = true)]
     pub(crate) server: String,
     /// How it takes them: grpc or http-connect
     #[arg(long, value_name = "MODE", default_value = "grpc")]
     pub(crate) mode: String,
     /// The authorities of the server's certificate [default: the machine's]
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) ca_cert: String,
     /// The certificate shown to the server
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) client_cert: String,
     /// Its private key
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) client_key: String,
     /// The name in the server's certificate [default: the host of --server]
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) server_name: String,
     /// A local port that leads to the --to of the same place, ip:port or udp://ip:port; repeatable
     #[arg(long, value_name = "ADDRESS", value_parser = listen)]
@@ -269,6 +274,9 @@ pub(crate) struct ForwardArgs {
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub(crate) verbosity: i32,
 }
+
+/// What a value is called that names a tunnel's servers.
+pub(crate) const SERVER: &str = "SERVER";
 
 /// Flags that change nothing here, but stand in many manifests.
 #[derive(Debug, Args)]

@@ -1,5 +1,5 @@
-//! The YAML file of a tunnel's end: its flags as keys in camelCase, in a section for each command. What stands on the
-//! command line goes before the file.
+//! The YAML file of a tunnel's end, or of `forward`: its flags as keys in camelCase, in a section for each command. What
+//! stands on the command line goes before the file.
 //!
 //! Each value is checked where it stands, by the flag's own parser. Must not know what the flags mean. Start at
 //! [`parse`].
@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 use config::{FlagSection, Setting};
-use model::{Diagnostic, Diagnostics, Place};
+use model::{Diagnostic, Diagnostics, Place, TunnelServers};
 
-use super::{Cli, TunnelCommand};
+use super::{Cli, SERVER, TunnelCommand};
 
 /// The sections, and the commands whose flags they have.
-const SECTIONS: [(&str, &str); 2] = [("tunnelServer", "server"), ("tunnelAgent", "agent")];
+const SECTIONS: [(&str, &str); 3] =
+    [("tunnelServer", "server"), ("tunnelAgent", "agent"), ("tunnelForward", "forward")];
 
 /// Flags that a file cannot have.
 const NOT_IN_A_FILE: [&str; 3] = ["config", "help", "version"];
@@ -29,7 +30,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli, Diagnostics> {
     let (file, name) = match command {
         TunnelCommand::Server(args) => (&args.common.config, "server"),
         TunnelCommand::Agent(args) => (&args.common.config, "agent"),
-        TunnelCommand::Forward(_) => return Ok(cli),
+        TunnelCommand::Forward(args) => (&args.config, "forward"),
     };
     let Some(file) = file else { return Ok(cli) };
     let of_file = flags_of(file, name)?;
@@ -90,8 +91,8 @@ fn arguments(section: &FlagSection, base: &Path) -> Result<Vec<OsString>, Diagno
     let mut found = Diagnostics::default();
     let mut all = Vec::new();
     for setting in &section.settings {
-        match argument(setting, command, base) {
-            Ok(argument) => all.extend(argument),
+        match as_arguments(setting, command, base) {
+            Ok(arguments) => all.extend(arguments),
             Err((problem, expected)) => {
                 let key = format!("{}.{}", section.name, setting.key);
                 let wrong = Diagnostic::error(setting.place.clone(), key, problem);
@@ -102,12 +103,13 @@ fn arguments(section: &FlagSection, base: &Path) -> Result<Vec<OsString>, Diagno
     if found.has_errors() { Err(found) } else { Ok(all) }
 }
 
-/// One key as an argument; else what is wrong and what was expected. None for a flag that is not set.
-fn argument(
+/// One key as arguments, one for each item of a flag that is repeatable; else what is wrong and what was expected. None
+/// for a flag that is not set.
+fn as_arguments(
     setting: &Setting,
     command: &Command,
     base: &Path,
-) -> Result<Option<OsString>, (String, String)> {
+) -> Result<Vec<OsString>, (String, String)> {
     let flag = kebab(&setting.key);
     let known = command.get_arguments().find(|arg| arg.get_long() == Some(&flag));
     let known = known.filter(|_| !NOT_IN_A_FILE.contains(&flag.as_str()));
@@ -121,32 +123,45 @@ fn argument(
     };
     if matches!(known.get_action(), ArgAction::SetTrue) {
         return match setting.value.as_str() {
-            "true" => Ok(Some(format!("--{flag}").into())),
-            "false" => Ok(None),
+            "true" => Ok(vec![format!("--{flag}").into()]),
+            "false" => Ok(Vec::new()),
             _ => Err(("not a truth".to_owned(), "true or false".to_owned())),
         };
     }
-    let mut argument = OsString::from(format!("--{flag}="));
-    argument.push(value(setting, known, base));
-    let alone = command.clone().no_binary_name(true).try_get_matches_from([&argument]);
+    let values: Vec<&str> = match known.get_action() {
+        ArgAction::Append => setting.value.split(',').map(str::trim).collect(),
+        _ => vec![&setting.value],
+    };
+    let with_flag = |text: &str| {
+        let mut argument = OsString::from(format!("--{flag}="));
+        argument.push(value(text, known, base));
+        argument
+    };
+    let arguments: Vec<OsString> = values.into_iter().map(with_flag).collect();
+    let alone = command.clone().no_binary_name(true).try_get_matches_from(&arguments);
     match alone {
         Err(error) if error.kind() != clap::error::ErrorKind::MissingRequiredArgument => {
             let why = std::error::Error::source(&error).map(ToString::to_string);
             Err(("not a value of this key".to_owned(), why.unwrap_or_default()))
         }
-        _ => Ok(Some(argument)),
+        _ => Ok(arguments),
     }
 }
 
-/// Files are looked for beside the file that names them.
-fn value(setting: &Setting, known: &Arg, base: &Path) -> OsString {
-    let is_file = known
-        .get_value_names()
-        .is_some_and(|names| names.iter().any(|name| matches!(name.as_str(), "FILE" | "PATH")));
-    if is_file && !setting.value.is_empty() {
-        return PathBuf::from(base).join(&setting.value).into();
+/// Files and sockets are looked for beside the file that names them.
+fn value(text: &str, known: &Arg, base: &Path) -> OsString {
+    let is_one_of = |names: &[&str]| {
+        let own = known.get_value_names().unwrap_or_default();
+        own.iter().any(|name| names.contains(&name.as_str()))
+    };
+    if is_one_of(&["FILE", "PATH"]) && !text.is_empty() {
+        return PathBuf::from(base).join(text).into();
     }
-    setting.value.clone().into()
+    // What cannot be read is complained of as it stands there.
+    match TunnelServers::parse(text).filter(|_| is_one_of(&[SERVER])) {
+        Some(servers) => servers.from_directory(base).to_string().into(),
+        None => text.into(),
+    }
 }
 
 /// `serverCaCert` as `server-ca-cert`. What is in kebab-case already is no key.

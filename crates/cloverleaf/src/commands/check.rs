@@ -119,6 +119,9 @@ fn tunnel(file: &Path, sections: Result<Vec<Cli>, Diagnostics>) -> (Option<Serve
             Command::Tunnel(TunnelCommand::Agent(args)) => {
                 ("tunnelAgent", roles::tunnel::check_agent(args))
             }
+            Command::Tunnel(TunnelCommand::Forward(args)) => {
+                ("tunnelForward", roles::tunnel::check_forward(args))
+            }
             _ => continue,
         };
         ends.push(end);

@@ -17,7 +17,7 @@ mod server;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 pub(crate) use agent::{check as check_agent, run as agent};
-pub(crate) use forward::run as forward;
+pub(crate) use forward::{check as check_forward, run as forward};
 pub(crate) use server::{check as check_server, run as server};
 
 use crate::UsageError;

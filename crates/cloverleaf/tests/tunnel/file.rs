@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
-use crate::support::{Tunnel, echo, round_trip};
-use testkit::Authority;
+use crate::support::{Tunnel, echo, local, round_trip};
 use testkit::certs::Wanted;
 use testkit::command::{Ran, run};
+use testkit::{Authority, Port};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cloverleaf");
-const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/tunnel/ends.yaml");
+const EXAMPLES: [&str; 2] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/tunnel/ends.yaml"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/tunnel/forward.yaml"),
+];
 
 /// Runs the program in a folder that has this file.
 fn with_file(text: &str, arguments: &[&str]) -> Ran {
@@ -52,6 +55,52 @@ fn both_ends_take_their_flags_from_a_file_and_the_command_line_goes_before_it() 
     assert_eq!(tunnel.metric(ready), 1.0);
     assert!(tunnel.server.wait_log("\"flow\":\"Buffered\""));
     round_trip(&mut tunnel.connected(echo())).unwrap();
+}
+
+#[test]
+fn forward_takes_its_flags_from_a_file_and_more_ports_from_the_command_line() {
+    let (tunnel, _agent) = Tunnel::with_agent("http-connect", &[]);
+    let [one, two, three] = std::array::from_fn(|_| Port::reserve());
+    let socket = tunnel.grpc_address();
+    let socket = Path::new(socket.strip_prefix("unix:").unwrap());
+    let file = socket.with_file_name("forward.yaml");
+    // The first server is not there. Sockets are looked for beside the file.
+    let text = format!(
+        "tunnelForward:\n  server: [\"unix:none.sock\", \"unix:{}\"]\n  mode: grpc\n  \
+         listen: [\"127.0.0.1:{one}\", \"127.0.0.1:{two}\"]\n  to: [\"{echo}\", \"{echo}\"]\n  \
+         noExtensions: true\n",
+        socket.file_name().unwrap().display(),
+        echo = echo(),
+    );
+    std::fs::write(&file, text).unwrap();
+    let ran = run(PROGRAM, &["check", file.to_str().unwrap()], Path::new("/"), &[]);
+    assert!(
+        ran.code == Some(0) && ran.stdout.contains("sections: tunnelForward"),
+        "{}",
+        ran.stdout
+    );
+    let arguments = vec![
+        "forward".to_owned(),
+        format!("--config={}", file.display()),
+        "--mode=http-connect".to_owned(),
+        format!("--listen=127.0.0.1:{three}"),
+        format!("--to={}", echo()),
+    ];
+    let _forward = tunnel.forward_with(arguments, Port::reserve());
+    for port in [&one, &two, &three] {
+        round_trip(&mut local(port)).unwrap();
+    }
+    for (text, part) in [
+        ("tunnelForward:\n  listen: [\"127.0.0.1:0\", \"here\"]\n", "tunnelForward.listen"),
+        ("tunnelForward:\n  server: hub\n  socks5: 127.0.0.1:0\n", "\"hub\""),
+        ("tunnelForward:\n  socks5: 127.0.0.1:0\n", "--server: missing"),
+        ("tunnelForward:\n  server: hub:1\n", "no local port"),
+        ("tunnelForward:\n  server: hub:1\n  socks5: 127.0.0.1:0\n  caCert: x.pem\n", "x.pem"),
+    ] {
+        let ran = with_file(text, &["check", "ends.yaml"]);
+        assert_eq!(ran.code, Some(2), "{text}");
+        assert!(ran.stdout.contains(part), "{part}\n{}", ran.stdout);
+    }
 }
 
 #[test]
@@ -126,12 +175,14 @@ fn check_looks_at_what_a_file_names() {
 }
 
 #[test]
-fn the_example_has_only_keys_that_there_are() {
-    let ran = run(PROGRAM, &["check", EXAMPLE], Path::new("/"), &[]);
-    // Its certificates are not there; everything else is right.
-    let wrong: Vec<_> = ran.stdout.lines().filter(|line| line.contains("error:")).collect();
-    assert!(!wrong.is_empty(), "{}", ran.stdout);
-    for line in wrong {
-        assert!(line.contains("cannot be read") || line.contains("No such file"), "{line}");
+fn the_examples_have_only_keys_that_there_are() {
+    for example in EXAMPLES {
+        let ran = run(PROGRAM, &["check", example], Path::new("/"), &[]);
+        // Their certificates are not there; everything else is right.
+        let wrong: Vec<_> = ran.stdout.lines().filter(|line| line.contains(": error: ")).collect();
+        assert!(!wrong.is_empty(), "{}", ran.stdout);
+        for line in wrong {
+            assert!(line.contains("cannot be read") || line.contains("No such file"), "{line}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use hyper::StatusCode;
-use model::{HostName, TunnelServers};
+use model::{Diagnostic, Diagnostics, HostName, Place, TunnelServers};
 use net::dial::Dialer;
 use net::worker::Workers;
 use tokio::sync::oneshot;
@@ -34,6 +34,18 @@ const CHECK_EVERY: Duration = Duration::from_secs(10);
 const CHECK_ABSENT_EVERY: Duration = Duration::from_secs(1);
 /// How long that may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What is wrong with the flags and with the files that they name, and warnings beside it; nothing is bound.
+pub(crate) fn check(args: &ForwardArgs) -> Diagnostics {
+    match Plan::new(args).map(|plan| plan.shown.map(|shown| shown.load())) {
+        Ok(None) => Diagnostics::default(),
+        Ok(Some(Ok(loaded))) => loaded.warnings().clone(),
+        Ok(Some(Err(wrong))) => wrong,
+        Err(wrong) => {
+            Diagnostics(vec![Diagnostic::error(Place::whole("tunnelForward"), "", wrong.0)])
+        }
+    }
+}
 
 /// Serves until told to stop. Exit code 2 where the flags are not valid, 1 where something cannot be had.
 pub(crate) fn run(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
@@ -76,7 +88,8 @@ impl Plan {
 fn servers_of(text: &str) -> Result<TunnelServers, UsageError> {
     TunnelServers::parse(text).ok_or_else(|| {
         let expected = TunnelServers::EXPECTED;
-        UsageError(format!("flag --server: found {text:?}, expected {expected}"))
+        let found = if text.is_empty() { "missing".to_owned() } else { format!("found {text:?}") };
+        UsageError(format!("flag --server: {found}, expected {expected}"))
     })
 }
 
@@ -141,8 +154,9 @@ impl Running {
             }
         }
         let up = Arc::new(AtomicBool::new(false));
-        let check = check(forward.client().clone(), up.clone());
-        workers.run(0, Box::new(move || drop(net::task::spawn_local("check", check)))).await?;
+        let watching = watch_server(forward.client().clone(), up.clone());
+        let job = || drop(net::task::spawn_local("watching the server", watching));
+        workers.run(0, Box::new(job)).await?;
         if let Some(listener) = health {
             show(&forward, up, listener);
         }
@@ -208,7 +222,7 @@ async fn start_port(
 }
 
 /// Looks again and again whether the server is there, and says when that changes. For ever.
-async fn check(client: Arc<Client>, up: Arc<AtomicBool>) {
+async fn watch_server(client: Arc<Client>, up: Arc<AtomicBool>) {
     let mut said_down = false;
     loop {
         match client.check(CHECK_TIMEOUT).await {
