@@ -30,28 +30,28 @@ pub(crate) enum TunnelCommand {
 #[command(args_override_self = true)]
 pub(crate) struct ServerArgs {
     /// The certificate shown to clients
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) server_cert: String,
     /// Its private key
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) server_key: String,
     /// The authorities of clients' certificates
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) server_ca_cert: String,
     /// The certificate shown to agents
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) cluster_cert: String,
     /// Its private key
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) cluster_key: String,
     /// The authorities of agents' certificates; without them agents show none
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) cluster_ca_cert: String,
     /// How clients speak: grpc or http-connect
     #[arg(long, value_name = "MODE", default_value = "grpc")]
     pub(crate) mode: String,
     /// Listen for clients on this Unix socket, without TLS; --server-port must be 0
-    #[arg(long, value_name = "PATH", default_value = "")]
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     pub(crate) uds_name: String,
     /// Remove a file of that name first
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
@@ -61,13 +61,13 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "PORT", default_value_t = 8090)]
     pub(crate) server_port: u16,
     /// On which address [default: all]
-    #[arg(long, value_name = "IP", value_parser = address, default_value = "")]
+    #[arg(long, value_name = "IP", value_parser = address, default_value = "", hide_default_value = true)]
     pub(crate) server_bind_address: Address,
     /// Where agents connect
     #[arg(long, value_name = "PORT", default_value_t = 8091)]
     pub(crate) agent_port: u16,
     /// On which address [default: all]
-    #[arg(long, value_name = "IP", value_parser = address, default_value = "")]
+    #[arg(long, value_name = "IP", value_parser = address, default_value = "", hide_default_value = true)]
     pub(crate) agent_bind_address: Address,
     /// Where metrics are shown
     #[arg(long, value_name = "PORT", default_value_t = 8095)]
@@ -76,7 +76,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "PORT", default_value_t = 8092)]
     pub(crate) health_port: u16,
     /// On which address [default: all]
-    #[arg(long, value_name = "IP", value_parser = address, default_value = "")]
+    #[arg(long, value_name = "IP", value_parser = address, default_value = "", hide_default_value = true)]
     pub(crate) health_bind_address: Address,
     /// After which silence a client is asked whether it lives; for agents it is --keepalive-time
     #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1h")]
@@ -97,10 +97,10 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "0s")]
     pub(crate) graceful_shutdown_timeout: Duration,
     /// The lowest version of TLS: VersionTLS12 or VersionTLS13
-    #[arg(long, value_name = "VERSION", default_value = "")]
+    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
     pub(crate) tls_min_version: String,
     /// Cipher suites of TLS 1.2, by Go's names, between commas [default: all]
-    #[arg(long, value_name = "NAMES", default_value = "")]
+    #[arg(long, value_name = "NAMES", default_value = "", hide_default_value = true)]
     pub(crate) cipher_suites: String,
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -116,13 +116,13 @@ pub(crate) struct ServerArgs {
 #[command(args_override_self = true)]
 pub(crate) struct AgentArgs {
     /// The certificate shown to servers
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) agent_cert: String,
     /// Its private key
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) agent_key: String,
     /// The authorities of the servers' certificates [default: the machine's]
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) ca_cert: String,
     /// Where the servers are: a load balancer, or each of them, between commas, also with a port
     #[arg(long, value_name = "HOSTS", value_delimiter = ',', default_value = "127.0.0.1")]
@@ -137,10 +137,10 @@ pub(crate) struct AgentArgs {
     #[arg(long, value_name = "ID")]
     pub(crate) agent_id: Option<String>,
     /// What it is for: ipv4, ipv6, host, cidr, default-route, as host=a&host=b
-    #[arg(long, value_name = "QUERY", default_value = "")]
+    #[arg(long, value_name = "QUERY", default_value = "", hide_default_value = true)]
     pub(crate) agent_identifiers: String,
     /// A file with a token that is sent to the servers
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) service_account_token_path: String,
     /// Between two attempts to reach another server
     #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1s")]
@@ -156,7 +156,7 @@ pub(crate) struct AgentArgs {
     #[arg(long, value_name = "DURATION", value_parser = super::duration::parse, default_value = "1s")]
     pub(crate) probe_interval: Duration,
     /// Where health, readiness and metrics are shown: on which address [default: all]
-    #[arg(long, value_name = "IP", value_parser = address, default_value = "")]
+    #[arg(long, value_name = "IP", value_parser = address, default_value = "", hide_default_value = true)]
     pub(crate) health_server_host: Address,
     /// On which port
     #[arg(long, value_name = "PORT", default_value_t = 8093)]

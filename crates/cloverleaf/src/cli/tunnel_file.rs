@@ -1,5 +1,5 @@
-//! The YAML file of a tunnel's end, or of `forward`: its flags as keys in camelCase, in a section for each command. What
-//! stands on the command line goes before the file.
+//! The YAML file of a tunnel's end, or of `forward`: its flags as keys in camelCase, in a section for each command.
+//! What stands on the command line goes before the file.
 //!
 //! Each value is checked where it stands, by the flag's own parser. Must not know what the flags mean. Start at
 //! [`parse`].

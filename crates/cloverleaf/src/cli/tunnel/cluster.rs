@@ -9,20 +9,20 @@ use super::boolean;
 #[derive(Debug, Args)]
 pub(crate) struct ServerClusterArgs {
     /// Only agents with a token of a service account in this namespace
-    #[arg(long, value_name = "NAMESPACE", default_value = "")]
+    #[arg(long, value_name = "NAMESPACE", default_value = "", hide_default_value = true)]
     pub(crate) agent_namespace: String,
     /// Of which name
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) agent_service_account: String,
     /// For which audience the token must be
-    #[arg(long, value_name = "AUDIENCE", default_value = "")]
+    #[arg(long, value_name = "AUDIENCE", default_value = "", hide_default_value = true)]
     pub(crate) authentication_audience: String,
     /// Which agents may claim which names and identifiers [default: any agent anything]
     #[arg(long, value_name = "FILE")]
     pub(crate) agent_policy: Option<PathBuf>,
     /// How the cluster is reached that checks tokens and has Leases [default: the pod's service account, else
     /// KUBECONFIG, else ~/.kube/config]
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) kubeconfig: String,
     /// Requests a second to its API server at most; 0: 5
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
@@ -60,7 +60,7 @@ pub(crate) struct AgentClusterArgs {
     pub(crate) lease_label_selector: String,
     /// How the cluster with the Leases is reached [default: the pod's service account, else KUBECONFIG, else
     /// ~/.kube/config]
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(crate) kubeconfig: String,
     /// Of no use to an agent, which sends one request every other minute.
     #[arg(long, hide = true, default_value_t = 0.0)]
