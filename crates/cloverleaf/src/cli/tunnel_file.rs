@@ -129,6 +129,7 @@ fn as_arguments(
         };
     }
     let values: Vec<&str> = match known.get_action() {
+        ArgAction::Append if setting.value.is_empty() => Vec::new(),
         ArgAction::Append => setting.value.split(',').map(str::trim).collect(),
         _ => vec![&setting.value],
     };

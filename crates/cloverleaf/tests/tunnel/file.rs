@@ -95,6 +95,7 @@ fn forward_takes_its_flags_from_a_file_and_more_ports_from_the_command_line() {
         ("tunnelForward:\n  server: hub\n  socks5: 127.0.0.1:0\n", "\"hub\""),
         ("tunnelForward:\n  socks5: 127.0.0.1:0\n", "--server: missing"),
         ("tunnelForward:\n  server: hub:1\n", "no local port"),
+        ("tunnelForward:\n  server: hub:1\n  listen: []\n", "no local port"),
         ("tunnelForward:\n  server: hub:1\n  socks5: 127.0.0.1:0\n  caCert: x.pem\n", "x.pem"),
     ] {
         let ran = with_file(text, &["check", "ends.yaml"]);
