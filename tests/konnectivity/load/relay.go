@@ -189,11 +189,7 @@ type relayed struct {
 
 // runRelayAgent goes on until its stream ends.
 func runRelayAgent() error {
-	secure, err := relayTLS()
-	if err != nil {
-		return err
-	}
-	secure.ServerName, _, err = net.SplitHostPort(*proxy)
+	secure, err := newTLS()
 	if err != nil {
 		return err
 	}

@@ -20,11 +20,18 @@ pub(crate) use agent::{check as check_agent, run as agent};
 pub(crate) use forward::{check as check_forward, run as forward};
 pub(crate) use server::{check as check_server, run as server};
 
+use model::{Diagnostic, Diagnostics, Place};
+
 use crate::UsageError;
 use crate::cli::{Address, CommonAbsent};
 
 /// What is logged at `--v=4` and above is more than usual.
 const VERBOSE_FROM: i32 = 4;
+
+/// Flags that are wrong, as `check` says it of a section of a file.
+fn wrong_flags(section: &str, wrong: UsageError) -> Diagnostics {
+    Diagnostics(vec![Diagnostic::error(Place::whole(section), "", wrong.0)])
+}
 
 /// Where a port is served.
 fn socket_address(address: Address, port: u16) -> SocketAddr {

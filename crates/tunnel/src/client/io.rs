@@ -17,7 +17,7 @@ use super::server::ServerError;
 use crate::buffered::Buffered;
 use crate::http2;
 
-/// TCP and TLS together.
+/// For all that it takes to reach a server; whoever calls [`open`] sees to it.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// See the module.
@@ -31,25 +31,22 @@ pub(super) enum Io {
 
 /// Connects. What is written is sent when it is flushed. Dropped, it is closed.
 pub(super) async fn open(client: &Client, server: &TunnelServer) -> Result<Io, ServerError> {
-    let opened = async {
-        match server {
-            TunnelServer::Tcp(target) => {
-                let tls = client.tls.as_ref().ok_or(ServerError::NoTls)?.load_full();
-                let stream = client.dialer.connect_tcp(target, CONNECT_TIMEOUT).await?;
-                http2::keep_queue_short(&stream);
-                let stream = tls.connect(Buffered::new(stream), &target.host()).await?;
-                stream.io().bundle_writes();
-                Ok(Io::Tls(Box::new(stream)))
-            }
-            TunnelServer::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(ServerError::Unix)?;
-                let stream = Buffered::new(stream);
-                stream.bundle_writes();
-                Ok(Io::Unix(stream))
-            }
+    match server {
+        TunnelServer::Tcp(target) => {
+            let tls = client.tls.as_ref().ok_or(ServerError::NoTls)?.load_full();
+            let stream = client.dialer.connect_tcp(target, CONNECT_TIMEOUT).await?;
+            http2::keep_queue_short(&stream);
+            let stream = tls.connect(Buffered::new(stream), &target.host()).await?;
+            stream.io().bundle_writes();
+            Ok(Io::Tls(Box::new(stream)))
         }
-    };
-    tokio::time::timeout(CONNECT_TIMEOUT, opened).await.unwrap_or(Err(ServerError::Timeout))
+        TunnelServer::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(ServerError::Unix)?;
+            let stream = Buffered::new(stream);
+            stream.bundle_writes();
+            Ok(Io::Unix(stream))
+        }
+    }
 }
 
 impl Io {

@@ -50,10 +50,11 @@ impl Servers {
     where
         F: Future<Output = Result<T, ServerError>>,
     {
-        let (servers, begin) = (self.all.all(), self.of_use.load(Ordering::Relaxed));
+        let servers = self.all.all();
+        let mut at = self.of_use.load(Ordering::Relaxed);
         let mut left = servers.len();
-        let in_turn = servers.iter().enumerate().cycle().skip(begin);
-        for (at, server) in in_turn {
+        loop {
+            let server = &servers[at];
             left -= 1;
             let mut trial = Trial { servers: self, at, over: false };
             let within = if left > 0 { ATTEMPT_MAX } else { Duration::MAX };
@@ -72,23 +73,22 @@ impl Servers {
                 }
                 Err(error) => return Err(error),
             }
+            at = self.after(at);
         }
-        // There is at least one.
-        Err(ServerError::Closed)
+    }
+
+    fn after(&self, at: usize) -> usize {
+        (at + 1) % self.all.all().len()
     }
 }
 
 impl Drop for Trial<'_> {
     fn drop(&mut self) {
         if !self.over {
-            let next = (self.at + 1) % self.servers.all.all().len();
+            let Self { servers, at, .. } = self;
+            let (next, relaxed) = (servers.after(*at), Ordering::Relaxed);
             // Unless it is another one's turn already.
-            let _ = self.servers.of_use.compare_exchange(
-                self.at,
-                next,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+            let _ = servers.of_use.compare_exchange(*at, next, relaxed, relaxed);
         }
     }
 }

@@ -209,8 +209,7 @@ fn word(error: &ClientError) -> &'static str {
 impl Known {
     /// Whether the same servers are meant, and are spoken to in the same way; certificates may differ.
     fn is_as(&self, model: &Tunnel) -> bool {
-        let (own, tls) = (&self.model, self.tls.is_some());
-        own.servers == model.servers && own.mode == model.mode && tls == model.servers.have_tls()
+        self.model.servers == model.servers && self.model.mode == model.mode
     }
 }
 

@@ -4,7 +4,7 @@
 //! has our agent connect to the targets; in one case it is Cloverleaf at both sides. All of it shares two cores, as it
 //! did where the original was measured: its figures stand beside ours and are not of the same run. [`case`] says what
 //! is asked, [`reading`] which figures come of it, [`field`] has the hosts and targets, [`ends`] the server and the
-//! agent, [`relay`] the least of both in Go, which is of the same run, [`load`] runs clients, [`original`] has the
+//! agent, [`relay`] both in Go, of the same run, [`load`] runs clients, [`original`] has the
 //! original's figures and [`figures`] what comes out. Start at [`main`].
 
 mod awake;
@@ -84,7 +84,7 @@ pub(crate) enum Way {
     Forward,
     /// The same with rathole at both ends
     Rathole,
-    /// As `grpc`, with the least of a server and an agent that can be written in Go
+    /// As `grpc`, with a server and an agent in Go that move packets and do nothing else
     GoRelay,
 }
 

@@ -1,16 +1,16 @@
-//! A server and an agent in Go, the least that speaks Konnectivity's wire on gRPC's own library
-//! (`tests/konnectivity/load/relay.go`): what stands for the originals in the same run, and does less than they do.
+//! A server and an agent in Go on gRPC's own library (`tests/konnectivity/load/relay.go`), which move packets as the
+//! originals do and do nothing else: what stands for them in the same run.
 
 use std::path::Path;
 
 use anyhow::Result;
+use testkit::Issued;
 
 use super::{
     ends::{self, CLIENT_PORT},
     field::{Field, HUB},
 };
 use crate::bench::process::Server;
-use testkit::Issued;
 
 const AGENT_PORT: u16 = 8091;
 

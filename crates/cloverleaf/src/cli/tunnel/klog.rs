@@ -25,16 +25,16 @@ pub(crate) struct KlogArgs {
     #[arg(long, hide = true, value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) skip_log_headers: bool,
-    #[arg(long, hide = true, default_value = "", hide_default_value = true)]
+    #[arg(long, hide = true, default_value = "")]
     pub(crate) log_file: String,
-    #[arg(long, hide = true, default_value = "", hide_default_value = true)]
+    #[arg(long, hide = true, default_value = "")]
     pub(crate) log_dir: String,
-    #[arg(long, hide = true, default_value = "", hide_default_value = true)]
+    #[arg(long, hide = true, default_value = "")]
     pub(crate) log_file_max_size: String,
-    #[arg(long, hide = true, default_value = "", hide_default_value = true)]
+    #[arg(long, hide = true, default_value = "")]
     pub(crate) log_backtrace_at: String,
-    #[arg(long, hide = true, default_value = "", hide_default_value = true)]
+    #[arg(long, hide = true, default_value = "")]
     pub(crate) stderrthreshold: String,
-    #[arg(long, hide = true, default_value = "", hide_default_value = true)]
+    #[arg(long, hide = true, default_value = "")]
     pub(crate) vmodule: String,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use hyper::StatusCode;
 use kubernetes::servers::CountStats;
-use model::{Diagnostic, Diagnostics, HostName, Place, Target};
+use model::{Diagnostics, HostName, Target};
 use net::dial::Dialer;
 use net::worker::Workers;
 use tunnel::agent::{Address, Agent, Settings, Token};
@@ -47,9 +47,7 @@ pub(crate) fn check(args: &AgentArgs) -> Diagnostics {
     match Plan::new(args).map(|plan| plan.shown.load()) {
         Ok(Ok(loaded)) => loaded.warnings().clone(),
         Ok(Err(wrong)) => wrong,
-        Err(wrong) => {
-            Diagnostics(vec![Diagnostic::error(Place::whole("tunnelAgent"), "", wrong.0)])
-        }
+        Err(wrong) => super::wrong_flags("tunnelAgent", wrong),
     }
 }
 

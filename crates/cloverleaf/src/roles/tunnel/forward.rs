@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use hyper::StatusCode;
-use model::{Diagnostic, Diagnostics, HostName, Place, TunnelServers};
+use model::{Diagnostics, HostName, TunnelServers};
 use net::dial::Dialer;
 use net::worker::Workers;
 use tokio::sync::oneshot;
@@ -41,9 +41,7 @@ pub(crate) fn check(args: &ForwardArgs) -> Diagnostics {
         Ok(None) => Diagnostics::default(),
         Ok(Some(Ok(loaded))) => loaded.warnings().clone(),
         Ok(Some(Err(wrong))) => wrong,
-        Err(wrong) => {
-            Diagnostics(vec![Diagnostic::error(Place::whole("tunnelForward"), "", wrong.0)])
-        }
+        Err(wrong) => super::wrong_flags("tunnelForward", wrong),
     }
 }
 

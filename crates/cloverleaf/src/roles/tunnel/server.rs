@@ -53,7 +53,7 @@ pub(crate) fn check(args: &ServerArgs) -> Diagnostics {
     let place = || Place::whole("tunnelServer");
     let plan = match Plan::new(args) {
         Ok(plan) => plan,
-        Err(wrong) => return Diagnostics(vec![Diagnostic::error(place(), "", wrong.0)]),
+        Err(wrong) => return super::wrong_flags("tunnelServer", wrong),
     };
     let mut found = Diagnostics::default();
     for name in &plan.agents.suites.left_out {
